@@ -1,0 +1,164 @@
+"""Attention over a pack: exact, without padding and without a T × T mask.
+
+    [ prefix A | response A1 | response A2 ]        A1 sees prefix A and itself; A2 sees prefix A and itself
+
+Registered with the transformers attention interface, so any decoder that goes through it can be packed. Each
+segment attends to its own keys and its prefix's, causal and bottom-right aligned. Half precision on CUDA takes one
+`varlen_attn` over gathered keys; everything else one scaled-dot-product call per segment. Knows no weights.
+
+T packed tokens · S keys of one segment · Q queries of one segment · N query heads · M key heads · E head size
+"""
+
+from typing import Any, Final
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+
+from app.packing import Segment
+
+ATTENTION_NAME: Final = "armoserve_packed"
+
+
+class AttentionLayout:
+    """Which packed tokens see which, on one device: built once per forward, read by every layer."""
+
+    def __init__(self, segments: tuple[Segment, ...], device: torch.device) -> None:
+        self.segments = segments
+        self.device = device
+        self._masks: dict[tuple[int, int, int | None], torch.Tensor] = {}
+        self._gathered: GatheredKeys | None = None
+
+    def mask_QS(self, segment: Segment, window: int | None) -> torch.Tensor:
+        """Return the boolean mask of one segment: True where a query sees a key."""
+        shape = (segment.num_tokens, segment.num_prefix_tokens, window)
+        if shape not in self._masks:
+            num_keys = segment.num_prefix_tokens + segment.num_tokens
+            key_S = torch.arange(num_keys, device=self.device)
+            query_Q1 = torch.arange(segment.num_prefix_tokens, num_keys, device=self.device)[:, None]
+            visible_QS = key_S <= query_Q1
+            if window is not None:
+                visible_QS &= query_Q1 - key_S < window
+            self._masks[shape] = visible_QS
+        return self._masks[shape]
+
+    def gathered(self) -> "GatheredKeys":
+        if self._gathered is None:
+            self._gathered = GatheredKeys(self.segments, self.device)
+        return self._gathered
+
+
+class GatheredKeys:
+    """The segments as `varlen_attn` wants them: key indices (prefix, then own) and cumulative lengths."""
+
+    def __init__(self, segments: tuple[Segment, ...], device: torch.device) -> None:
+        spans = [
+            span for s in segments for span in (torch.arange(s.prefix_start, s.prefix_stop), torch.arange(s.start, s.stop))
+        ]
+        query_lengths = [segment.num_tokens for segment in segments]
+        key_lengths = [segment.num_prefix_tokens + segment.num_tokens for segment in segments]
+        self.indices = torch.cat(spans).to(device, non_blocking=True)
+        self.query_starts = _cumulative(query_lengths).to(device, non_blocking=True)
+        self.key_starts = _cumulative(key_lengths).to(device, non_blocking=True)
+        self.longest_query, self.longest_key = max(query_lengths), max(key_lengths)
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query_1NTE: torch.Tensor,
+    key_1MTE: torch.Tensor,
+    value_1MTE: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    **options: Any,  # noqa: ANN401 - the interface of transformers
+) -> tuple[torch.Tensor, None]:
+    """Attend within a pack; the signature is that of `transformers.AttentionInterface`.
+
+    Reads `layout` (AttentionLayout), `scaling`, `sliding_window` and `softcap` from the options.
+
+    Returns:
+        The output of shape (1, T, N, E), and None for the weights.
+
+    Raises:
+        ValueError: the model asks for something that packs do not support (a mask, dropout, attention sinks).
+    """
+    if attention_mask is not None or options.get("dropout") or options.get("s_aux") is not None:
+        raise ValueError("packed attention takes no mask, no dropout and no attention sinks")
+    layout: AttentionLayout = options["layout"]
+    scaling: float = options.get("scaling") or query_1NTE.shape[-1] ** -0.5
+    window: int | None = options.get("sliding_window")
+    softcap: float | None = options.get("softcap")
+    half = query_1NTE.dtype in (torch.bfloat16, torch.float16)
+    if query_1NTE.is_cuda and half and softcap is None:
+        return _gathered_attention(query_1NTE, key_1MTE, value_1MTE, layout.gathered(), scaling, window), None
+    outputs = []
+    for segment in layout.segments:
+        keys, values = _visible(key_1MTE, segment), _visible(value_1MTE, segment)
+        queries = query_1NTE[:, :, segment.start : segment.stop]
+        if softcap is not None:
+            output = _soft_capped(queries, keys, values, layout.mask_QS(segment, window), scaling, softcap)
+        elif segment.num_prefix_tokens == 0 and (window is None or window >= segment.num_tokens):
+            output = scaled_dot_product_attention(queries, keys, values, is_causal=True, scale=scaling, enable_gqa=True)
+        else:
+            mask_QS = layout.mask_QS(segment, window)
+            output = scaled_dot_product_attention(
+                queries, keys, values, attn_mask=mask_QS, scale=scaling, enable_gqa=True
+            )
+        outputs.append(output)
+    return torch.cat(outputs, dim=2).transpose(1, 2), None
+
+
+def register() -> None:
+    """Make `ATTENTION_NAME` known to transformers; doing so again changes nothing."""
+    AttentionInterface.register(ATTENTION_NAME, packed_attention)
+
+
+def _visible(states_1MTE: torch.Tensor, segment: Segment) -> torch.Tensor:
+    own = states_1MTE[:, :, segment.start : segment.stop]
+    if segment.num_prefix_tokens == 0:
+        return own
+    return torch.cat((states_1MTE[:, :, segment.prefix_start : segment.prefix_stop], own), dim=2)
+
+
+def _soft_capped(
+    query_1NQE: torch.Tensor,
+    key_1MSE: torch.Tensor,
+    value_1MSE: torch.Tensor,
+    mask_QS: torch.Tensor,
+    scaling: float,
+    softcap: float,
+) -> torch.Tensor:
+    """Attend with logits bounded by `softcap * tanh(logits / softcap)`, which no fused kernel offers (Gemma 2)."""
+    groups = query_1NQE.shape[1] // key_1MSE.shape[1]
+    key_1NSE, value_1NSE = (states.repeat_interleave(groups, dim=1) for states in (key_1MSE, value_1MSE))
+    logits_1NQS = torch.tanh(query_1NQE @ key_1NSE.transpose(2, 3) * (scaling / softcap)) * softcap
+    weights_1NQS = logits_1NQS.masked_fill(~mask_QS, -torch.inf).softmax(dim=-1, dtype=torch.float32)
+    return weights_1NQS.to(query_1NQE.dtype) @ value_1NSE
+
+
+def _gathered_attention(
+    query_1NTE: torch.Tensor,
+    key_1MTE: torch.Tensor,
+    value_1MTE: torch.Tensor,
+    keys: GatheredKeys,
+    scaling: float,
+    window: int | None,
+) -> torch.Tensor:
+    from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415 - built for CUDA only
+
+    output_TNE = varlen_attn(
+        query_1NTE[0].transpose(0, 1).contiguous(),
+        key_1MTE[0].transpose(0, 1)[keys.indices],
+        value_1MTE[0].transpose(0, 1)[keys.indices],
+        keys.query_starts,
+        keys.key_starts,
+        keys.longest_query,
+        keys.longest_key,
+        scale=scaling,
+        window_size=(-1 if window is None else window - 1, 0),
+        enable_gqa=query_1NTE.shape[1] != key_1MTE.shape[1],
+    )
+    return output_TNE[None]
+
+
+def _cumulative(lengths: list[int]) -> torch.Tensor:
+    return torch.tensor([0, *lengths]).cumsum(dim=0).to(torch.int32)

@@ -1,0 +1,85 @@
+"""The decoder that turns packed tokens into hidden states. Knows no head, no template and no queue.
+
+T packed tokens · D hidden size
+"""
+
+from typing import Final
+
+import torch
+from accelerate import init_empty_weights
+from torch import nn
+from transformers import AutoModel, PretrainedConfig, PreTrainedModel
+
+from app.errors import InvalidWeights
+from app.model import attention
+from app.packing import Segment
+
+PACK_DEPENDENT_ROPE: Final = frozenset({"dynamic", "longrope"})
+"""Rotary variants whose frequencies follow the longest position of the whole pass, so of a pack's neighbours."""
+
+
+class Backbone(nn.Module):
+    """A transformers decoder, without its language-modelling head, that reads packs."""
+
+    def __init__(self, decoder: PreTrainedModel) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    @property
+    def config(self) -> PretrainedConfig:
+        return self.decoder.config
+
+    def forward(
+        self, token_ids_T: torch.Tensor, position_ids_T: torch.Tensor, segments: tuple[Segment, ...]
+    ) -> torch.Tensor:
+        """Return the last layer's hidden states after the final norm, (T, D), for the tokens of one pack."""
+        output = self.decoder(
+            input_ids=token_ids_T[None],
+            position_ids=position_ids_T[None],
+            use_cache=False,
+            layout=attention.AttentionLayout(segments, token_ids_T.device),
+        )
+        hidden_TD: torch.Tensor = output.last_hidden_state[0]
+        return hidden_TD
+
+
+def build_backbone(config: PretrainedConfig, dtype: torch.dtype = torch.float32) -> Backbone:
+    """Build a backbone with random weights, to train from nothing.
+
+    Raises:
+        InvalidWeights: the architecture cannot be packed.
+    """
+    return Backbone(_decoder(config, dtype))
+
+
+def empty_backbone(config: PretrainedConfig, dtype: torch.dtype) -> Backbone:
+    """Build a backbone whose parameters have a shape but no storage, for tensors to be assigned to.
+
+    Raises:
+        InvalidWeights: the architecture cannot be packed.
+    """
+    with init_empty_weights(include_buffers=False):
+        return Backbone(_decoder(config, dtype))
+
+
+def _decoder(config: PretrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+    attention.register()
+    _check_packable(config)
+    try:
+        decoder: PreTrainedModel = AutoModel.from_config(
+            config, dtype=dtype, attn_implementation=attention.ATTENTION_NAME
+        )
+    except (ValueError, KeyError) as error:
+        raise InvalidWeights(f"no packed decoder for model type {config.model_type}: {error}") from error
+    return decoder.eval()
+
+
+def _check_packable(config: PretrainedConfig) -> None:
+    rope = getattr(config, "rope_parameters", None) or {}
+    kinds = {rope.get("rope_type")} | {part.get("rope_type") for part in rope.values() if isinstance(part, dict)}
+    if forbidden := kinds & PACK_DEPENDENT_ROPE:
+        raise InvalidWeights(
+            f"rope type {', '.join(sorted(forbidden))} makes a score depend on the other conversations of its pack"
+        )
+    if getattr(config, "is_causal", True) is False:
+        raise InvalidWeights("a bidirectional backbone cannot share prefixes")
