@@ -1,0 +1,51 @@
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python -m
+PIP_INSTALL := $(RUN) pip install --quiet --disable-pip-version-check --constraint constraints.txt
+SERVING := $(VENV)/.serving-installed
+DEVELOPMENT := $(VENV)/.development-installed
+CACHES := .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build *.egg-info
+
+# Only what the command line of make says becomes a flag, so that ARMOSERVE_* variables keep their say
+# and a HOST or PORT that happens to be in the environment has none.
+flag = $(if $(filter command%,$(origin $(1))),--$(2) $($(1)))
+
+.DEFAULT_GOAL := help
+.PHONY: help install serve test check format clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(DEVELOPMENT) ## Make .venv with everything for development
+
+serve: $(SERVING) ## Serve rewards: make serve [WEIGHTS=folder or hub id] [HOST=127.0.0.1] [PORT=8000]
+	exec $(RUN) app serve $(call flag,WEIGHTS,weights) $(call flag,HOST,host) $(call flag,PORT,port)
+
+test: $(DEVELOPMENT) ## Run the tests: make test [ARGS="tests/text -x"]
+	$(RUN) pytest $(ARGS)
+
+check: $(DEVELOPMENT) ## Check format, lint, types and layers
+	$(RUN) ruff format --check .
+	$(RUN) ruff check .
+	$(RUN) mypy
+	$(VENV)/bin/lint-imports
+
+format: $(DEVELOPMENT) ## Format the code and mend what ruff can mend
+	$(RUN) ruff format .
+	$(RUN) ruff check --fix .
+
+clean: ## Remove .venv and every cache
+	rm -rf $(VENV) $(CACHES)
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp is newer than the files it depends on once pip has finished; serving leaves out what only tests and
+# training need. torch is pinned exactly in constraints.txt: a looser choice may fetch gigabytes of CUDA libraries.
+$(SERVING): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("armoserve needs Python 3.11 or newer, not %d.%d: make PYTHON=python3.11 ..." % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP_INSTALL) --editable .
+	@touch $@
+
+$(DEVELOPMENT): $(SERVING)
+	$(PIP_INSTALL) --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,77 @@
+"""What is committed fits together: the pins, the make targets, and no trace of the machine it was written on."""
+
+import re
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PIN = re.compile(r"(?P<name>[A-Za-z0-9._-]+)==(?P<version>[0-9][0-9A-Za-z.]*)")
+MACHINE_PATH = re.compile(rb"(?<![\w.~-])/(?:work|tmp|root|opt|home/\w+)(?:/|\b)")
+PACKAGE_HOST = re.compile(rb"pypi[.]org|pythonhosted[.]org|download[.]pytorch[.]org|registry[.]npmjs")
+# A vocabulary is whatever the training text held; benchmark results and weights hold no paths of ours by themselves.
+VOCABULARY = re.compile(r"(^|/)(tokenizer|vocab)\.json$")
+
+
+def pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text().split()
+    return {canonicalize_name(match["name"]): match["version"] for match in map(PIN.fullmatch, lines) if match}
+
+
+def development_requirements() -> Iterator[Requirement]:
+    """Yield what `make install` asks for: the dependencies, the extra `dev` and the extras of ours it names."""
+    waiting = [Requirement(text) for text in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]]
+    while waiting:
+        requirement = waiting.pop()
+        if requirement.name == PROJECT["name"]:
+            named = [PROJECT["optional-dependencies"][extra] for extra in requirement.extras]
+            waiting.extend(Requirement(text) for texts in named for text in texts)
+        else:
+            yield requirement
+
+
+def tracked_files() -> list[Path]:
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listing.returncode != 0:
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in listing.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+def test_constraints_are_exact_pins_and_nothing_else() -> None:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    assert [line for line in lines if not PIN.fullmatch(line)] == []
+    assert len(pins()) == len(lines)
+
+
+def test_every_requirement_is_pinned_within_its_range() -> None:
+    pinned = pins()
+    for requirement in development_requirements():
+        version = pinned.get(canonicalize_name(requirement.name))
+        assert version is not None, f"{requirement.name} is not in constraints.txt"
+        assert requirement.specifier.contains(version), f"{requirement} is pinned to {version}"
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_help_lists_every_target() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    assert targets
+    shown = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert set(re.findall(r"^make (\w+) +\S", shown, re.MULTILINE)) == set(targets[1].split())
+
+
+@pytest.mark.parametrize("pattern", [MACHINE_PATH, PACKAGE_HOST], ids=["machine path", "package host"])
+def test_no_committed_file_names_a_machine(pattern: re.Pattern[bytes]) -> None:
+    guilty = {}
+    for path in tracked_files():
+        content = path.read_bytes()
+        if b"\0" not in content[:8192] and not VOCABULARY.search(path.name) and (found := pattern.search(content)):
+            guilty[str(path.relative_to(ROOT))] = found[0]
+    assert guilty == {}
