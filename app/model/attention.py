@@ -9,6 +9,9 @@ segment attends to its own keys and its prefix's, causal and bottom-right aligne
 T packed tokens · S keys of one segment · Q queries of one segment · N query heads · M key heads · E head size
 """
 
+import inspect
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any, Final
 
 import torch
@@ -53,7 +56,9 @@ class GatheredKeys:
 
     def __init__(self, segments: tuple[Segment, ...], device: torch.device) -> None:
         spans = [
-            span for s in segments for span in (torch.arange(s.prefix_start, s.prefix_stop), torch.arange(s.start, s.stop))
+            span
+            for s in segments
+            for span in (torch.arange(s.prefix_start, s.prefix_stop), torch.arange(s.start, s.stop))
         ]
         query_lengths = [segment.num_tokens for segment in segments]
         key_lengths = [segment.num_prefix_tokens + segment.num_tokens for segment in segments]
@@ -64,12 +69,12 @@ class GatheredKeys:
 
 
 def packed_attention(
-    module: torch.nn.Module,
+    module: torch.nn.Module,  # noqa: ARG001
     query_1NTE: torch.Tensor,
     key_1MTE: torch.Tensor,
     value_1MTE: torch.Tensor,
     attention_mask: torch.Tensor | None,
-    **options: Any,  # noqa: ANN401 - the interface of transformers
+    **options: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attend within a pack; the signature is that of `transformers.AttentionInterface`.
 
@@ -143,9 +148,7 @@ def _gathered_attention(
     scaling: float,
     window: int | None,
 ) -> torch.Tensor:
-    from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415 - built for CUDA only
-
-    output_TNE = varlen_attn(
+    output_TNE: torch.Tensor = _varlen_attention()(
         query_1NTE[0].transpose(0, 1).contiguous(),
         key_1MTE[0].transpose(0, 1)[keys.indices],
         value_1MTE[0].transpose(0, 1)[keys.indices],
@@ -155,9 +158,17 @@ def _gathered_attention(
         keys.longest_key,
         scale=scaling,
         window_size=(-1 if window is None else window - 1, 0),
-        enable_gqa=query_1NTE.shape[1] != key_1MTE.shape[1],
     )
     return output_TNE[None]
+
+
+@cache
+def _varlen_attention() -> Callable[..., Any]:
+    """Return `varlen_attn` with grouped queries allowed: before torch 2.12 they are, and cannot be asked for."""
+    from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415 - built for CUDA only
+
+    asks = "enable_gqa" in inspect.signature(varlen_attn).parameters
+    return partial(varlen_attn, enable_gqa=True) if asks else varlen_attn
 
 
 def _cumulative(lengths: list[int]) -> torch.Tensor:

@@ -79,7 +79,7 @@ def _check_packable(config: PretrainedConfig) -> None:
     kinds = {rope.get("rope_type")} | {part.get("rope_type") for part in rope.values() if isinstance(part, dict)}
     if forbidden := kinds & PACK_DEPENDENT_ROPE:
         raise InvalidWeights(
-            f"rope type {', '.join(sorted(forbidden))} makes a score depend on the other conversations of its pack"
+            f"rope type {', '.join(sorted(map(str, forbidden)))} makes a score depend on its neighbours in the pack"
         )
     if getattr(config, "is_causal", True) is False:
         raise InvalidWeights("a bidirectional backbone cannot share prefixes")

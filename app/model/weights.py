@@ -1,0 +1,167 @@
+"""Load a weights folder into a `RewardModel`: strictly, digest-checked, straight into the target type and device.
+
+Every tensor must be there, in its shape, and nothing may be left over: a head that is silently drawn at random is
+the field's commonest serving fault. Knows the two layouts (ArmoRM's and sequence classification), no text.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+from transformers import AutoConfig, PretrainedConfig
+
+from app.domain import IntensityHead, ModelInfo
+from app.errors import InvalidSetting, InvalidWeights
+from app.model import manifest as manifests
+from app.model.armorm import ArmoHead, GatingNetwork
+from app.model.backbone import Backbone, empty_backbone
+from app.model.integrity import CONFIG_FILE, verified_revision
+from app.model.manifest import Manifest
+from app.model.moslim import MOSLIM_FILE, IntensityHeads, read_intensity_heads
+from app.model.published import ARMORM_ARCHITECTURE, published_manifest
+from app.model.reward_model import RewardModel
+from app.model.tensors import TensorFiles, model_files, shapes_of
+
+DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where the weights go."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+
+def load_reward_model(
+    folder: Path,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    moslim_weights: Path | None = None,
+    name: str | None = None,
+) -> RewardModel:
+    """Load `folder`; `name` is what it is known as where it has no manifest (a hub id, or the folder's own name).
+
+    `device` is auto, cpu, cuda or cuda:N; `dtype` is auto, float32, bfloat16 or float16, where auto is float32 on
+    the CPU and the checkpoint's half precision (else bfloat16) on CUDA.
+
+    Raises:
+        InvalidWeights: anything about the folder that is not as it must be, in one line.
+        InvalidSetting: the device is not there, or the type is unknown.
+    """
+    config = _read_config(folder)
+    manifest = manifests.read_manifest(folder) or published_manifest(name or folder.name, config)
+    target = _target(device, dtype, config)
+    tensors = TensorFiles(model_files(folder))
+    moslim_file = _moslim_file(folder, manifest, moslim_weights)
+    revision = verified_revision(folder, manifest, [*tensors.files, *([moslim_file] if moslim_file else [])])
+    backbone, head = _load_modules(config, manifest, tensors, target)
+    heads, specs = (None, ()) if moslim_file is None else _load_intensity_heads(moslim_file, config, manifest, target)
+    return RewardModel(_info(manifest, config, target, specs, revision), manifest, backbone, head, heads)
+
+
+def _read_config(folder: Path) -> PretrainedConfig:
+    if not folder.is_dir():
+        raise InvalidWeights(f"weights folder {folder} does not exist")
+    if not (folder / CONFIG_FILE).exists():
+        raise InvalidWeights(f"{folder.name} has no {CONFIG_FILE}")
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise InvalidWeights(f"{CONFIG_FILE} is not understood: {str(error).splitlines()[0]}") from error
+
+
+def _target(device: str, dtype: str, config: PretrainedConfig) -> Target:
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        place = torch.device(device)
+    except RuntimeError as error:
+        raise InvalidSetting(f"device: {device} is not one of auto, cpu, cuda, cuda:N") from error
+    if place.type not in ("cpu", "cuda") or (place.type == "cuda" and not torch.cuda.is_available()):
+        raise InvalidSetting(f"device: {device} is not available here; allowed are auto, cpu, cuda, cuda:N")
+    if dtype == "auto":
+        half = config.dtype if config.dtype in (torch.bfloat16, torch.float16) else torch.bfloat16
+        return Target(place, torch.float32 if place.type == "cpu" else half)
+    if dtype not in DTYPES:
+        raise InvalidSetting(f"dtype: {dtype} is not one of auto, {', '.join(DTYPES)}")
+    return Target(place, DTYPES[dtype])
+
+
+def _load_modules(
+    config: PretrainedConfig, manifest: Manifest, tensors: TensorFiles, target: Target
+) -> tuple[Backbone, ArmoHead]:
+    backbone, head = empty_backbone(config, target.dtype), _empty_head(config, manifest)
+    decoder_names = {key: f"model.{key}" for key in shapes_of(backbone.decoder)}
+    head_names = {key: _published_key(key, head) for key in shapes_of(head)}
+    layout = {decoder_names[key]: shape for key, shape in shapes_of(backbone.decoder).items()}
+    layout |= {head_names[key]: shape for key, shape in shapes_of(head).items()}
+    tensors.check(layout)
+    tensors.fill(backbone.decoder, decoder_names, target.dtype, target.device)
+    tensors.fill(head, head_names, torch.float32, target.device)
+    return backbone.to(target.device), head
+
+
+def _empty_head(config: PretrainedConfig, manifest: Manifest) -> ArmoHead:
+    gated = (config.architectures or [""])[0] == ARMORM_ARCHITECTURE
+    count = getattr(config, "num_objectives", None) if gated else config.num_labels
+    if count != len(manifest.objectives):
+        raise InvalidWeights(f"config.json has {count} objectives, the manifest names {len(manifest.objectives)}")
+    with torch.device("meta"):
+        if not gated:
+            return ArmoHead(config.hidden_size, count)
+        gating = GatingNetwork(
+            config.hidden_size,
+            count,
+            hidden_dim=getattr(config, "gating_hidden_dim", 1024),
+            n_hidden=getattr(config, "gating_n_hidden", 3),
+            temperature=getattr(config, "gating_temperature", 10.0),
+        )
+        return ArmoHead(config.hidden_size, count, gating)
+
+
+def _published_key(key: str, head: ArmoHead) -> str:
+    """A head's tensor is called as in the published layout; a sequence classifier's only one is `score.weight`."""
+    return key if head.gating is not None else key.replace("regression_layer.", "score.")
+
+
+def _moslim_file(folder: Path, manifest: Manifest, moslim_weights: Path | None) -> Path | None:
+    file = moslim_weights or folder / MOSLIM_FILE
+    file = file / MOSLIM_FILE if file.is_dir() else file
+    if file.exists():
+        return file
+    if moslim_weights is not None or manifest.moslim is not None:
+        raise InvalidWeights(f"{file.name} with the MOSLIM heads is not there")
+    return None
+
+
+def _load_intensity_heads(
+    file: Path, config: PretrainedConfig, manifest: Manifest, target: Target
+) -> tuple[IntensityHeads, tuple[IntensityHead, ...]]:
+    heads, specs = read_intensity_heads(file, config.hidden_size, target.device)
+    loaded = {spec.name: spec.classes for spec in specs}
+    named = loaded if manifest.moslim is None else {spec.name: spec.classes for spec in manifest.moslim}
+    if loaded != named:
+        raise InvalidWeights(f"{file.name} has the heads {loaded} where the manifest names {named}")
+    return heads, specs
+
+
+def _info(
+    manifest: Manifest, config: PretrainedConfig, target: Target, heads: tuple[IntensityHead, ...], revision: str
+) -> ModelInfo:
+    return ModelInfo(
+        name=manifest.name,
+        revision=revision,
+        template="",
+        dtype=str(target.dtype).removeprefix("torch."),
+        device=str(target.device),
+        objectives=manifest.objectives,
+        has_gating=(config.architectures or [""])[0] == ARMORM_ARCHITECTURE,
+        max_conversation_tokens=config.max_position_embeddings,
+        composites=manifest.composites,
+        heads=heads,
+        score_quantiles=manifest.score_quantiles,
+        description=manifest.description,
+    )
