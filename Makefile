@@ -41,7 +41,7 @@ clean: ## Remove .venv and every cache
 # A stamp is newer than the files it depends on once pip has finished; serving leaves out what only tests and
 # training need. torch is pinned exactly in constraints.txt: a looser choice may fetch gigabytes of CUDA libraries.
 $(SERVING): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit("armoserve needs Python 3.11 or newer, not %d.%d: make PYTHON=python3.11 ..." % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("armoserve needs Python 3.11 or newer; this is %d.%d. Try: make PYTHON=python3.11 ..." % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP_INSTALL) --editable .
 	@touch $@

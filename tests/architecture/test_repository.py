@@ -1,10 +1,13 @@
 """What is committed fits together: the pins, the make targets, and no trace of the machine it was written on."""
 
+import ast
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -25,9 +28,10 @@ def pins() -> dict[str, str]:
     return {canonicalize_name(match["name"]): match["version"] for match in map(PIN.fullmatch, lines) if match}
 
 
-def development_requirements() -> Iterator[Requirement]:
-    """Yield what `make install` asks for: the dependencies, the extra `dev` and the extras of ours it names."""
-    waiting = [Requirement(text) for text in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]]
+def requirements(*extras: str) -> Iterator[Requirement]:
+    """Yield the dependencies and those of the extras, with the extras of ours that they name."""
+    waiting = [Requirement(text) for text in PROJECT["dependencies"]]
+    waiting += [Requirement(f"{PROJECT['name']}[{extra}]") for extra in extras]
     while waiting:
         requirement = waiting.pop()
         if requirement.name == PROJECT["name"]:
@@ -35,6 +39,20 @@ def development_requirements() -> Iterator[Requirement]:
             waiting.extend(Requirement(text) for texts in named for text in texts)
         else:
             yield requirement
+
+
+def imported_distributions(package: str) -> set[str]:
+    """Find the distributions that a package of ours imports by name, wherever in its modules."""
+    modules: set[str] = set()
+    for path in (ROOT / package).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                modules |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                modules.add(node.module.split(".")[0])
+    foreign = modules - set(sys.stdlib_module_names) - {"app", "training", "benchmarks", "tests"}
+    homes = packages_distributions()
+    return {canonicalize_name(homes.get(module, [module])[0]) for module in foreign}
 
 
 def tracked_files() -> list[Path]:
@@ -52,10 +70,18 @@ def test_constraints_are_exact_pins_and_nothing_else() -> None:
 
 def test_every_requirement_is_pinned_within_its_range() -> None:
     pinned = pins()
-    for requirement in development_requirements():
+    for requirement in requirements("dev"):
         version = pinned.get(canonicalize_name(requirement.name))
         assert version is not None, f"{requirement.name} is not in constraints.txt"
         assert requirement.specifier.contains(version), f"{requirement} is pinned to {version}"
+
+
+@pytest.mark.parametrize(
+    ("package", "extras"), [("app", ()), ("training", ("training", "policy")), ("tests", ("dev",))]
+)
+def test_what_is_imported_is_a_declared_dependency(package: str, extras: tuple[str, ...]) -> None:
+    declared = {canonicalize_name(requirement.name) for requirement in requirements(*extras)}
+    assert imported_distributions(package) - declared == set()
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
