@@ -1,0 +1,149 @@
+"""Settings: one class, read once by `app.main`, which hands the values on as constructor arguments.
+
+Each setting comes from a flag of `python -m app serve`, else from the environment (`ARMOSERVE_…`), else its default.
+A wrong value stops the start with one line that names the setting, the value and what is allowed.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from app.errors import InvalidSetting
+
+ENVIRONMENT_PREFIX = "ARMOSERVE_"
+SECRET_SETTINGS = frozenset({"api_keys"})
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+def _comma_separated(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def _named_weights(value: object) -> object:
+    """Read `name:weight,name:weight`; a name may itself hold a colon."""
+    if not isinstance(value, str):
+        return value
+    return {name.strip(): weight for name, _, weight in (part.rpartition(":") for part in value.split(","))}
+
+
+def setting(default: Any, description: str, allowed: str) -> Any:
+    return Field(default=default, description=description, json_schema_extra={"allowed": allowed})
+
+
+class Settings(BaseSettings):
+    """Everything that can be chosen about a running server. Units are in the names."""
+
+    model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
+
+    weights: str = setting("weights/default", "weights folder, or a hub id", "a folder, or OWNER/NAME of the hub")
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = setting(
+        "auto", "where the model runs", "auto, cpu, cuda, cuda:N"
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = setting(
+        "auto", "number type of the backbone; the heads are always float32", "auto, float32, bfloat16, float16"
+    )
+    moslim_weights: Path | None = setting(None, "moslim.safetensors to lay beside the weights", "a file")
+    default_preference: Annotated[
+        Mapping[str, Annotated[float, Field(allow_inf_nan=False)]] | None, NoDecode, BeforeValidator(_named_weights)
+    ] = setting(
+        None,
+        "direction that gives weights with several objectives and no gating their scalar",
+        "name:weight,name:weight",
+    )
+    host: Annotated[str, Field(min_length=1)] = setting("127.0.0.1", "address to listen on", "a host name or address")
+    port: Port = setting(8000, "port to listen on; 0 takes a free one", "a whole number from 0 to 65535")
+    max_pack_tokens: PositiveInt = setting(16_384, "token budget of one forward pass", "a whole number above 0")
+    max_conversation_tokens: PositiveInt | None = setting(
+        None, "longest conversation; unset: what the model and the pack allow", "a whole number above 0"
+    )
+    max_queued_tokens: PositiveInt = setting(2_000_000, "tokens that may wait", "a whole number above 0")
+    max_wait_seconds: PositiveSeconds = setting(
+        90.0, "longest estimated wait that is still admitted", "a number above 0"
+    )
+    max_body_bytes: PositiveInt = setting(32 * 2**20, "largest request body", "a whole number above 0")
+    max_items: PositiveInt = setting(4096, "most items of one request", "a whole number above 0")
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_comma_separated)] = setting(
+        (), "keys that callers must show; none: the service is open", "key,key"
+    )
+    api_keys_file: Path | None = setting(None, "file with one key a line", "a readable file with at least one key")
+    metrics_auth: bool = setting(default=False, description="whether /metrics needs a key too", allowed="true, false")
+    cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated)] = setting(
+        (), "origins whose pages may call the service", "https://host,https://host"
+    )
+    drain_delay_seconds: Seconds = setting(
+        5.0, "time between SIGTERM and the end of accepting, for load balancers to notice", "a number from 0"
+    )
+    drain_timeout_seconds: Seconds = setting(60.0, "time for what is queued to finish after that", "a number from 0")
+    watchdog_seconds: PositiveSeconds = setting(
+        120.0, "silence of the engine thread after which /livez fails", "a number above 0"
+    )
+    log_format: Literal["json", "text"] = setting("json", "how log lines look", "json, text")
+    log_level: Literal["debug", "info", "warning", "error"] = setting(
+        "info", "least severe log line written", "debug, info, warning, error"
+    )
+
+    @model_validator(mode="after")
+    def _a_conversation_fits_a_pack(self) -> Self:
+        if self.max_conversation_tokens is not None and self.max_conversation_tokens > self.max_pack_tokens:
+            raise ValueError("max_conversation_tokens is above max_pack_tokens: such a conversation fits no pack")
+        return self
+
+    def keys(self) -> tuple[str, ...]:
+        """Return every key a caller may show, from the setting and from the file.
+
+        Raises:
+            InvalidSetting: the file cannot be read or holds no key.
+        """
+        keys = tuple(key.get_secret_value() for key in self.api_keys)
+        if self.api_keys_file is None:
+            return keys
+        try:
+            lines = self.api_keys_file.read_text(encoding="utf-8").split()
+        except (OSError, UnicodeDecodeError):
+            lines = []
+        if not lines:
+            raise InvalidSetting(_message("api_keys_file", self.api_keys_file))
+        return keys + tuple(lines)
+
+
+def read_settings(flags: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings: flags first, then the environment, then the defaults.
+
+    Raises:
+        InvalidSetting: one line: the setting, its value, what is allowed.
+    """
+    values: dict[str, Any] = dict(flags or {})
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        if not first["loc"]:
+            raise InvalidSetting(str(first["msg"]).removeprefix("Value error, ")) from None
+        name = str(first["loc"][0])
+        value = values.get(name, os.environ.get(ENVIRONMENT_PREFIX + name.upper(), first["input"]))
+        raise InvalidSetting(_message(name, value)) from None
+
+
+def allowed_values(field: FieldInfo) -> str:
+    """Return what a setting may be, in words."""
+    extra = field.json_schema_extra
+    return str(extra["allowed"]) if isinstance(extra, dict) else ""
+
+
+def _message(name: str, value: object) -> str:
+    field = Settings.model_fields.get(name)
+    if field is None:
+        return f"there is no setting {name}; there are {', '.join(Settings.model_fields)}"
+    shown = "(hidden)" if name in SECRET_SETTINGS else repr(str(value)[:200])
+    return f"{name} = {shown} is not allowed; allowed: {allowed_values(field)}"
