@@ -74,7 +74,7 @@ def test_mistake_is_named(tmp_path, change, message):
 @pytest.mark.parametrize("text", ["{", "[]", "null", '"text"', '{"name": "x"}'])
 def test_not_a_manifest(tmp_path, text):
     (tmp_path / "manifest.json").write_text(text)
-    with pytest.raises(InvalidWeights, match="manifest.json"):
+    with pytest.raises(InvalidWeights, match=r"manifest\.json"):
         read_manifest(tmp_path)
 
 
