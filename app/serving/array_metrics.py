@@ -1,0 +1,97 @@
+"""Prometheus metrics that take whole arrays: a pack brings hundreds of values, and observing them one by one would
+cost more than the rest of the service. Knows no metric by name.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from threading import Lock
+
+import numpy as np
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, SummaryMetricFamily
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from app.domain import FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One row of an array histogram: the value of its label, and its ascending bucket bounds."""
+
+    label_value: str
+    bounds: tuple[float, ...]
+
+
+class ArrayHistogram(Collector):
+    """A histogram whose S series, each with bounds of its own, are observed together; without labels S is 1."""
+
+    def __init__(self, name: str, documentation: str, labels: Sequence[str], series: Sequence[Series]) -> None:
+        self._name, self._documentation, self._labels = name, documentation, labels
+        self._series = tuple(series)
+        self._lock = Lock()
+        self._counts = [np.zeros(len(one.bounds) + 1, dtype=np.int64) for one in self._series]
+        self._sums = np.zeros(len(self._series))
+
+    def observe(self, values_RS: FloatArray) -> None:
+        """Count R values of each of the S series in."""
+        with self._lock:
+            self._sums += values_RS.sum(axis=0, dtype=np.float64)
+            for index, one in enumerate(self._series):
+                buckets_R = np.searchsorted(one.bounds, values_RS[:, index], side="left")
+                self._counts[index] += np.bincount(buckets_R, minlength=len(one.bounds) + 1)
+
+    def describe(self) -> Iterable[HistogramMetricFamily]:
+        return [HistogramMetricFamily(self._name, self._documentation, labels=self._labels)]
+
+    def collect(self) -> Iterable[HistogramMetricFamily]:
+        family = HistogramMetricFamily(self._name, self._documentation, labels=self._labels)
+        with self._lock:
+            for one, counts, total in zip(self._series, self._counts, self._sums, strict=True):
+                edges = [*map(floatToGoString, one.bounds), "+Inf"]
+                buckets = list(zip(edges, map(float, np.cumsum(counts)), strict=True))
+                family.add_metric([one.label_value] if self._labels else [], buckets, float(total))
+        return [family]
+
+
+class ArraySummary(Collector):
+    """A summary (sum and count) over one label, whose S series are observed together."""
+
+    def __init__(self, name: str, documentation: str, label: str, label_values: Sequence[str]) -> None:
+        self._name, self._documentation, self._label = name, documentation, label
+        self._label_values = tuple(label_values)
+        self._lock = Lock()
+        self._count = 0
+        self._sums = np.zeros(len(self._label_values))
+
+    def observe(self, values_RS: FloatArray) -> None:
+        """Count R values of each of the S series in."""
+        with self._lock:
+            self._count += len(values_RS)
+            self._sums += values_RS.sum(axis=0, dtype=np.float64)
+
+    def describe(self) -> Iterable[SummaryMetricFamily]:
+        return [SummaryMetricFamily(self._name, self._documentation, labels=[self._label])]
+
+    def collect(self) -> Iterable[SummaryMetricFamily]:
+        family = SummaryMetricFamily(self._name, self._documentation, labels=[self._label])
+        with self._lock:
+            for value, total in zip(self._label_values, self._sums, strict=True):
+                family.add_metric([value], self._count, float(total))
+        return [family]
+
+
+class CallableGauge(Collector):
+    """A gauge over one label that is read when it is scraped."""
+
+    def __init__(self, name: str, documentation: str, label: str, read: Callable[[], Mapping[str, float]]) -> None:
+        self._name, self._documentation, self._label = name, documentation, label
+        self._read = read
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        return [GaugeMetricFamily(self._name, self._documentation, labels=[self._label])]
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        family = GaugeMetricFamily(self._name, self._documentation, labels=[self._label])
+        for kind, value in self._read().items():
+            family.add_metric([kind], value)
+        return [family]

@@ -1,0 +1,192 @@
+"""The loop between queue and engine: take what waits, compute it, settle exactly those jobs, go on.
+
+There is no batching timer: a pack is whatever waits, up to the token budget, when the engine is free. All of it runs
+on the event loop except the forward pass. It knows no route, no text and no tensor.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from app.domain import Readout
+from app.errors import (
+    DeviceOutOfMemory,
+    DevicePoisoned,
+    Draining,
+    InferenceFailed,
+    NonFiniteReadout,
+    NotReady,
+)
+from app.packing import Pack, PackBuilder, PackOutput, pack_of
+from app.serving.engine import Computed, EngineDied, EngineThread, Forward
+from app.serving.jobs import Job, JobResult
+from app.serving.metrics import FailureKind, Metrics
+from app.serving.queue import JobQueue, Refusal
+
+logger = logging.getLogger(__name__)
+
+
+class Batcher:
+    """Run one pack after the other; a failed pack fails its own jobs and nothing else."""
+
+    def __init__(
+        self,
+        queue: JobQueue,
+        forward: Forward,
+        metrics: Metrics,
+        *,
+        watchdog_seconds: float,
+        on_fatal: Callable[[], None],
+    ) -> None:
+        """`on_fatal` is called on the event loop once the device is beyond repair and all jobs have been failed.
+
+        It should end the process, a moment later so that the answers still go out.
+        """
+        self._queue = queue
+        self._metrics = metrics
+        self._watchdog_seconds = watchdog_seconds
+        self._on_fatal = on_fatal
+        self._engine = EngineThread(forward, clock=queue.clock)
+        self._task: asyncio.Task[None] | None = None
+        self._running: Sequence[Job] = ()
+        self._num_packs = 0
+        self._is_usable = True
+        self._is_poisoned = False
+
+    async def start(self) -> None:
+        """Start the engine thread and the loop."""
+        self._engine.start()
+        self._task = asyncio.create_task(self._run(), name="armoserve-batcher")
+
+    async def drain(self, timeout_seconds: float) -> bool:
+        """Let no new request in and finish those inside; say whether that was done in time."""
+        self._queue.close(_draining)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._queue.join(), timeout_seconds)
+            return True
+        return False
+
+    async def stop(self) -> None:
+        """End the loop and fail what is left with Draining; a forward pass that still runs is not waited for."""
+        self._abandon(_draining)
+        self._engine.stop()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+
+    def alive(self) -> bool:
+        """Say whether the loop runs and the engine thread has answered within the watchdog's time."""
+        is_looping = self._task is not None and not self._task.done()
+        return is_looping and self._engine.has_answered_within(self._watchdog_seconds)
+
+    async def _run(self) -> None:
+        try:
+            while self._is_usable:
+                await self._queue.wait_for_jobs()
+                builder = PackBuilder(self._queue.max_pack_tokens)
+                self._running = self._queue.take(builder)
+                if self._running:
+                    await self._settle(self._running, builder.build())
+                    self._queue.released()
+        except Exception:
+            logger.exception("the batcher failed: every job fails and liveness is lost")
+        finally:
+            self._abandon(_stopped)
+        if self._is_poisoned:
+            self._on_fatal()
+
+    def _abandon(self, refusal: Refusal) -> None:
+        for job in self._running:
+            job.fail(refusal())
+        self._queue.abandon(refusal)
+
+    async def _settle(self, jobs: Sequence[Job], pack: Pack) -> None:
+        """Compute `pack` and give each of its jobs a readout or an error."""
+        self._num_packs += 1
+        try:
+            computed = await asyncio.wrap_future(self._engine.submit(pack))
+            readouts = _readouts(computed.output, pack)
+        except DeviceOutOfMemory as error:
+            if len(jobs) == 1:
+                self._fail(jobs, error)
+                return
+        except Exception as error:  # whatever it is, it is these jobs' answer
+            self._fail(jobs, error)
+            return
+        else:
+            self._resolve(jobs, pack, computed, readouts)
+            return
+        # Only here, where the error is gone and with it all that it kept in memory.
+        await self._settle_halves(jobs)
+
+    async def _settle_halves(self, jobs: Sequence[Job]) -> None:
+        logger.warning("out of memory: pack %d of %d responses is halved", self._num_packs, len(jobs))
+        middle = len(jobs) // 2
+        for half in (jobs[:middle], jobs[middle:]):
+            wanted = [job for job in half if not job.future.done()]
+            if wanted and self._is_usable:
+                await self._settle(wanted, pack_of([job.conversation for job in wanted]))
+
+    def _resolve(self, jobs: Sequence[Job], pack: Pack, computed: Computed, readouts: Sequence[Readout]) -> None:
+        costs = _computed_tokens(jobs, pack)
+        for job, readout, cost_tokens in zip(jobs, readouts, costs, strict=True):
+            queue_seconds = computed.began_at - job.enqueued_at
+            if readout.is_finite:
+                job.resolve(JobResult(readout, cost_tokens, queue_seconds, computed.seconds))
+            else:
+                self._fail([job], NonFiniteReadout())
+            self._metrics.queue_seconds.labels(job.priority).observe(queue_seconds)
+        self._queue.measured(pack.num_tokens, computed.seconds)
+        self._metrics.observe_pack(pack, sum(job.num_response_tokens for job in jobs), computed.seconds)
+        self._metrics.observe_readouts([readout for readout in readouts if readout.is_finite])
+
+    def _fail(self, jobs: Sequence[Job], cause: Exception) -> None:
+        """Fail `jobs` with a fresh error each; the cause goes to the log, and the pack's number to both."""
+        kind, error_type, what = _verdict(cause)
+        logger.error("pack %d: %s (%d responses)", self._num_packs, what, len(jobs), exc_info=cause)
+        self._metrics.failures.labels(kind).inc(len(jobs))
+        for job in jobs:
+            job.fail(error_type(f"{what} (pack {self._num_packs})"))
+        self._is_poisoned |= isinstance(cause, DevicePoisoned)
+        self._is_usable &= not isinstance(cause, DevicePoisoned | EngineDied)
+
+
+def _verdict(cause: Exception) -> tuple[FailureKind, type[InferenceFailed], str]:
+    match cause:
+        case DeviceOutOfMemory():
+            return "oom", DeviceOutOfMemory, "this response alone does not fit into the device's memory"
+        case NonFiniteReadout():
+            return "nan", NonFiniteReadout, "the model gave NaN or infinity for this conversation"
+        case DevicePoisoned():
+            return "cuda", DevicePoisoned, "the device failed beyond repair"
+        case _:
+            return "other", InferenceFailed, "the forward pass failed"
+
+
+def _readouts(output: PackOutput, pack: Pack) -> list[Readout]:
+    """Split `output`, refusing one that does not fit `pack`: a shifted answer would be a wrong number."""
+    lengths = {len(output.rewards_RK), len(output.prefix_of_response_R), *map(len, output.intensities.values())}
+    if output.scores_R is not None:
+        lengths.add(len(output.scores_R))
+    if lengths != {pack.num_responses}:
+        raise InferenceFailed(f"the forward pass gave {len(output.rewards_RK)} rows for {pack.num_responses} responses")
+    return output.readouts()
+
+
+def _computed_tokens(jobs: Sequence[Job], pack: Pack) -> list[int]:
+    """Share the pack's tokens out: a prefix is the cost of the first job that brought it."""
+    costs = []
+    brought: set[int] = set()
+    for job, prompt in zip(jobs, pack.prefix_of_response_R.tolist(), strict=True):
+        costs.append(job.num_response_tokens + (0 if prompt in brought else job.num_prefix_tokens))
+        brought.add(prompt)
+    return costs
+
+
+def _draining() -> Draining:
+    return Draining("the service is shutting down")
+
+
+def _stopped() -> NotReady:
+    return NotReady("the engine has stopped; a new process is needed")

@@ -1,0 +1,131 @@
+"""The one thread that runs forward passes, and how long it has owed an answer. Knows no queue and no event loop."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from queue import SimpleQueue
+from threading import Lock, Thread
+from typing import TypeAlias
+
+from app.errors import DeviceOutOfMemory
+from app.packing import Pack, PackOutput
+
+Forward: TypeAlias = Callable[[Pack], PackOutput]
+Call: TypeAlias = Callable[[], None]
+
+
+class EngineDied(Exception):
+    """The engine thread has ended; what it had not answered it never will."""
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """What a forward pass gave, when it began (monotonic seconds) and how long it took."""
+
+    output: PackOutput
+    began_at: float
+    seconds: float
+
+
+class EngineThread:
+    """Run forward passes one after the other; one may be handed over while another runs."""
+
+    def __init__(self, forward: Forward, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._forward = forward
+        self._clock = clock
+        self._calls: SimpleQueue[Call | None] = SimpleQueue()
+        self._futures: set[Future[Computed]] = set()
+        self._lock = Lock()
+        self._num_owed = 0
+        self._owes_since = 0.0
+        self._has_ended = False
+        # A daemon: a forward pass that hangs must not keep the process from ending.
+        self._thread = Thread(target=self._serve, name="armoserve-engine", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread after the calls it has; does not wait for that."""
+        self._calls.put(None)
+
+    def submit(self, pack: Pack) -> Future[Computed]:
+        """Hand a pack over.
+
+        Raises:
+            EngineDied: the thread has ended. The future carries it where that happens later.
+        """
+        future: Future[Computed] = Future()
+        self._hand_over(partial(self._compute, pack, future), future)
+        return future
+
+    def has_answered_within(self, seconds: float) -> bool:
+        """Say whether the thread answers: it has owed nothing for longer than `seconds`, be it a pack or a ping."""
+        with self._lock:
+            if self._has_ended:
+                return False
+            is_idle = self._num_owed == 0
+            owed_seconds = self._clock() - self._owes_since
+        if is_idle:
+            self._hand_over(_answer_ping)
+            return True
+        return owed_seconds <= seconds
+
+    def _hand_over(self, call: Call, future: Future[Computed] | None = None) -> None:
+        with self._lock:
+            if self._has_ended:
+                raise EngineDied
+            if self._num_owed == 0:
+                self._owes_since = self._clock()
+            self._num_owed += 1
+            if future is not None:
+                self._futures.add(future)
+            self._calls.put(call)
+
+    def _serve(self) -> None:
+        try:
+            while (call := self._calls.get()) is not None:
+                call()
+                with self._lock:
+                    self._num_owed -= 1
+                    self._owes_since = self._clock()
+        finally:
+            self._end()
+
+    def _compute(self, pack: Pack, future: Future[Computed]) -> None:
+        if not future.set_running_or_notify_cancel():
+            self._forget(future)
+            return
+        began_at = self._clock()
+        try:
+            computed = Computed(self._forward(pack), began_at, self._clock() - began_at)
+        except DeviceOutOfMemory as error:
+            # A fresh one: the frames behind the caught one hold the tensors that must go before another attempt.
+            outcome: Computed | Exception = DeviceOutOfMemory(str(error))
+        except Exception as error:  # whatever it is, it is the caller's answer
+            outcome = error
+        else:
+            outcome = computed
+        self._forget(future)
+        if isinstance(outcome, Exception):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)
+
+    def _forget(self, future: Future[Computed]) -> None:
+        with self._lock:
+            self._futures.discard(future)
+
+    def _end(self) -> None:
+        with self._lock:
+            self._has_ended = True
+            unanswered = tuple(self._futures)
+            self._futures.clear()
+        for future in unanswered:
+            future.set_exception(EngineDied())
+
+
+def _answer_ping() -> None:
+    """Do nothing: that the engine thread came to it is the answer."""

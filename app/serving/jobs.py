@@ -1,0 +1,57 @@
+"""What waits, and what it becomes. A job is one response to score; it does not know which route asked for it."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from app.domain import Readout, TokenizedConversation
+
+Priority = Literal["interactive", "bulk"]
+Prefix: TypeAlias = tuple[tuple[int, ...], int]
+"""Prefix token ids and gating index: what two jobs must agree on to share a prefix in a pack."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """The readout of one job, and what it cost."""
+
+    readout: Readout
+    computed_tokens: int
+    """Its response, and its prefix where it was the first in its pack to bring it."""
+    queue_seconds: float
+    forward_seconds: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """One response that waits for its forward pass; `deadline` and `enqueued_at` are monotonic seconds."""
+
+    conversation: TokenizedConversation
+    future: asyncio.Future[JobResult]
+    priority: Priority
+    deadline: float | None
+    enqueued_at: float
+
+    @property
+    def prefix(self) -> Prefix:
+        return self.conversation.prefix_ids, self.conversation.gating_index
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        return len(self.conversation.prefix_ids)
+
+    @property
+    def num_response_tokens(self) -> int:
+        return len(self.conversation.response_ids)
+
+    def fail(self, error: Exception) -> bool:
+        """Hand `error` to the caller, unless the job is settled or its caller is gone; say whether it was handed."""
+        if self.future.done():
+            return False
+        self.future.set_exception(error)
+        return True
+
+    def resolve(self, result: JobResult) -> None:
+        """Hand `result` to the caller, unless the caller is gone."""
+        if not self.future.done():
+            self.future.set_result(result)

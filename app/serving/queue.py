@@ -1,0 +1,257 @@
+"""Admission and order: which jobs wait, how long that takes, and which go into the next pack.
+
+Lives on the event loop and is never locked. It knows tokens, priorities and deadlines, not what a token means, who
+computes it or which caller asked. Fairness between callers would be an order inside a `WaitingLine`.
+
+Limits count what stands before a request: for an interactive one the interactive line, for a bulk one both lines,
+so a bulk flood never has interactive work refused.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import get_args
+
+from app.domain import TokenizedConversation
+from app.errors import ArmoserveError, DeadlineExceeded, Overloaded, TooManyTokens
+from app.packing import PackBuilder
+from app.serving.jobs import Job, JobResult, Priority
+from app.serving.line import WaitingLine
+from app.serving.metrics import Metrics
+from app.serving.throughput import Throughput
+
+__all__ = ["Job", "JobQueue", "Priority", "Refusal"]
+
+Refusal = Callable[[], ArmoserveError]
+"""Makes a fresh error for each caller that is turned away."""
+
+BULK_LEADS_AFTER = 8
+"""Packs in a row that bulk waits through, after which it leads one: interactive loses a ninth at most."""
+
+SHORTEST_RETRY_SECONDS = 1.0
+
+
+class JobQueue:
+    """Two waiting lines, interactive before bulk, with all-or-none admission."""
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        *,
+        max_pack_tokens: int,
+        max_queued_tokens: int,
+        max_wait_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.max_pack_tokens = max_pack_tokens
+        self.max_queued_tokens = max_queued_tokens
+        self.max_wait_seconds = max_wait_seconds
+        self.clock = clock
+        self._metrics = metrics
+        self._lines: dict[Priority, WaitingLine] = {priority: WaitingLine() for priority in get_args(Priority)}
+        self._throughput = Throughput()
+        self._running_tokens = 0
+        self._packs_without_bulk = 0
+        self._unfinished = 0
+        self._door_refusal: Refusal | None = None
+        self._refusal: Refusal | None = None
+        self._jobs_wait = asyncio.Event()
+        self._all_finished = asyncio.Event()
+        self._all_finished.set()
+
+    # -- callers' side ------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def entrance(self) -> Iterator[None]:
+        """Let one request in; `join` waits until it has left, also while it is still being tokenised.
+
+        Raises:
+            Draining, NotReady: the queue is closed.
+        """
+        if self._door_refusal is not None:
+            raise self._door_refusal()
+        self._began()
+        try:
+            yield
+        finally:
+            self._finished()
+
+    def check_size(self, conversations: Sequence[TokenizedConversation]) -> None:
+        """Refuse what could never be placed, however long it waited.
+
+        Raises:
+            TooManyTokens: a conversation is longer than a pack.
+        """
+        for index, conversation in enumerate(conversations):
+            if conversation.num_tokens > self.max_pack_tokens:
+                raise TooManyTokens(
+                    f"the conversation with response {index} has {conversation.num_tokens} tokens; "
+                    f"one pack takes at most {self.max_pack_tokens}"
+                )
+
+    def admit(
+        self, conversations: Sequence[TokenizedConversation], priority: Priority, deadline: float | None = None
+    ) -> list[Job]:
+        """Put all of one request's conversations into the queue, or none.
+
+        Raises:
+            TooManyTokens: one could never fit a pack, or all of them could never fit the queue.
+            Overloaded: they would wait too long, or too much is waiting already.
+            DeadlineExceeded: the deadline has passed.
+            Draining, NotReady: the queue has been abandoned.
+        """
+        self.check_size(conversations)
+        self._check_open(len(conversations), deadline)
+        self._check_load(conversations, priority)
+        now = self.clock()
+        loop = asyncio.get_running_loop()
+        jobs = [Job(conversation, loop.create_future(), priority, deadline, now) for conversation in conversations]
+        for job in jobs:
+            self._lines[priority].add(job)
+            self._began()
+            job.future.add_done_callback(partial(self._settled, job))
+        self._changed()
+        return jobs
+
+    def expire(self, jobs: Iterable[Job]) -> None:
+        """Fail those of `jobs` that still wait: their deadline has passed."""
+        for job in jobs:
+            if job in self._lines[job.priority]:
+                self._drop_expired(job)
+        self._changed()
+
+    def estimated_wait_seconds(self, priority: Priority) -> float | None:
+        """Estimate how long a job admitted now would wait; None before the first forward was measured."""
+        return self._throughput.seconds_for(self._tokens_before(priority) + self._running_tokens)
+
+    # -- the engine's side --------------------------------------------------------------------------------------
+
+    async def wait_for_jobs(self) -> None:
+        """Return once at least one job waits."""
+        await self._jobs_wait.wait()
+
+    def take(self, builder: PackBuilder) -> list[Job]:
+        """Fill `builder` with the jobs that go next, in pack order; empty where all that waited were dropped.
+
+        Interactive first; bulk fills what interactive leaves, and leads one pack after `BULK_LEADS_AFTER` without it.
+        """
+        self._drop_dead()
+        interactive, bulk = self._lines["interactive"], self._lines["bulk"]
+        bulk_leads = self._packs_without_bulk >= BULK_LEADS_AFTER
+        waiting_bulk = len(bulk)
+        jobs: list[Job] = []
+        for line in (bulk, interactive) if bulk_leads else (interactive, bulk):
+            jobs += line.take(builder, dict.fromkeys(job.prefix for job in jobs))
+        passed_over = 0 < waiting_bulk == len(bulk)
+        self._packs_without_bulk = self._packs_without_bulk + 1 if passed_over else 0
+        self._running_tokens = builder.num_tokens
+        self._changed()
+        return jobs
+
+    def measured(self, tokens: int, seconds: float) -> None:
+        """Learn the engine's speed from one forward pass."""
+        self._throughput.record(tokens, seconds)
+
+    def released(self) -> None:
+        """Learn that the engine is free again."""
+        self._running_tokens = 0
+        self._changed()
+
+    # -- the end ------------------------------------------------------------------------------------------------
+
+    def close(self, refusal: Refusal) -> None:
+        """Let no new request in; those inside go on."""
+        self._door_refusal = refusal
+
+    def abandon(self, refusal: Refusal) -> None:
+        """Fail all that waits and all that comes."""
+        self._door_refusal = self._door_refusal or refusal
+        self._refusal = self._refusal or refusal
+        for line in self._lines.values():
+            for job in line:
+                line.remove(job)
+                job.fail(refusal())
+        self._changed()
+
+    async def join(self) -> None:
+        """Return once every request and every job that was let in has left."""
+        await self._all_finished.wait()
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _check_open(self, num_jobs: int, deadline: float | None) -> None:
+        if self._refusal is not None:
+            raise self._refusal()
+        if deadline is not None and deadline <= self.clock():
+            self._metrics.dropped.labels("deadline").inc(num_jobs)
+            raise DeadlineExceeded("the deadline passed before the forward pass began")
+
+    def _check_load(self, conversations: Sequence[TokenizedConversation], priority: Priority) -> None:
+        tokens = _tokens_of(conversations)
+        if tokens > self.max_queued_tokens:
+            raise TooManyTokens(f"the request has {tokens} tokens; the queue takes at most {self.max_queued_tokens}")
+        surplus_tokens = self._tokens_before(priority) + tokens - self.max_queued_tokens
+        surplus_seconds = (self.estimated_wait_seconds(priority) or 0.0) - self.max_wait_seconds
+        if surplus_tokens <= 0 and surplus_seconds <= 0:
+            return
+        self._metrics.dropped.labels("overload").inc(len(conversations))
+        until_room_seconds = self._throughput.seconds_for(max(surplus_tokens, 0)) or 0.0
+        raise Overloaded(
+            "more work is waiting than can be done in time",
+            retry_after_seconds=max(until_room_seconds, surplus_seconds, SHORTEST_RETRY_SECONDS),
+        )
+
+    def _tokens_before(self, priority: Priority) -> int:
+        if priority == "interactive":
+            return self._lines["interactive"].num_tokens
+        return sum(line.num_tokens for line in self._lines.values())
+
+    def _drop_dead(self) -> None:
+        now = self.clock()
+        for line in self._lines.values():
+            for job in line:
+                if job.future.done():
+                    self._drop_cancelled(job)
+                elif job.deadline is not None and job.deadline <= now:
+                    self._drop_expired(job)
+
+    def _drop_cancelled(self, job: Job) -> None:
+        self._lines[job.priority].remove(job)
+        self._metrics.dropped.labels("cancelled").inc()
+
+    def _drop_expired(self, job: Job) -> None:
+        self._lines[job.priority].remove(job)
+        if job.fail(DeadlineExceeded("the deadline passed before the forward pass began")):
+            self._metrics.dropped.labels("deadline").inc()
+
+    def _settled(self, job: Job, _future: asyncio.Future[JobResult]) -> None:
+        if job in self._lines[job.priority]:  # only a caller who leaves settles a job that still waits
+            self._drop_cancelled(job)
+            self._changed()
+        self._finished()
+
+    def _began(self) -> None:
+        self._unfinished += 1
+        self._all_finished.clear()
+
+    def _finished(self) -> None:
+        self._unfinished -= 1
+        if self._unfinished == 0:
+            self._all_finished.set()
+
+    def _changed(self) -> None:
+        for priority, line in self._lines.items():
+            self._metrics.queued_tokens.labels(priority).set(line.num_tokens)
+        self._metrics.queue_wait_estimate.set(self.estimated_wait_seconds("bulk") or 0.0)
+        if any(self._lines.values()):
+            self._jobs_wait.set()
+        else:
+            self._jobs_wait.clear()
+
+
+def _tokens_of(conversations: Sequence[TokenizedConversation]) -> int:
+    prefixes = {(conversation.prefix_ids, conversation.gating_index) for conversation in conversations}
+    num_response_tokens = sum(len(conversation.response_ids) for conversation in conversations)
+    return num_response_tokens + sum(len(prefix_ids) for prefix_ids, _ in prefixes)

@@ -1,0 +1,187 @@
+"""What a route calls: items in, readouts out. Knows neither HTTP nor what a token means."""
+
+import asyncio
+import logging
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from app.domain import Item, Readout, Timings, TokenizedItem, Truncation
+from app.errors import ArmoserveError, InferenceFailed, RequestError
+from app.serving.batcher import Batcher
+from app.serving.jobs import Job, JobResult, Priority
+from app.serving.metrics import Metrics
+from app.serving.queue import JobQueue
+
+logger = logging.getLogger(__name__)
+
+Encode: TypeAlias = Callable[[Item, Truncation], TokenizedItem]
+
+ITEMS_PER_CALL = 8
+"""Items tokenised per hop to a thread: enough to make the hop cheap, few enough to take turns with other requests."""
+
+
+@dataclass(frozen=True, slots=True)
+class ItemReadouts:
+    """The readouts of one item, in the order of its responses."""
+
+    readouts: tuple[Readout, ...]
+    prompt_tokens: int
+    response_tokens: tuple[int, ...]
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of a request: its conversations as if nothing were shared, and what was computed for it.
+
+    A prompt counts once per response in `prompt_tokens`; in `computed_tokens` a shared prefix counts once, for the
+    first job of the pack that brought it, which may be another request's.
+    """
+
+    prompt_tokens: int
+    response_tokens: int
+    computed_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredItems:
+    """One result per item, in order: its readouts, or the error that is its own."""
+
+    results: tuple[ItemReadouts | ArmoserveError, ...]
+    usage: Usage
+    timings: Timings
+
+
+class ScoringService:
+    """Tokenise, queue, gather."""
+
+    def __init__(
+        self, encode: Encode, queue: JobQueue, batcher: Batcher, metrics: Metrics, *, tokenize_threads: int = 2
+    ) -> None:
+        self._encode = encode
+        self._queue = queue
+        self._batcher = batcher
+        self._metrics = metrics
+        self._tokenize_threads = tokenize_threads
+        self._pool = ThreadPoolExecutor(tokenize_threads, thread_name_prefix="armoserve-tokenize")
+
+    async def start(self) -> None:
+        """Start the engine."""
+        await self._batcher.start()
+
+    async def drain(self, timeout_seconds: float) -> bool:
+        """Let no new request in and finish those inside; say whether that was done in time."""
+        return await self._batcher.drain(timeout_seconds)
+
+    async def stop(self) -> None:
+        """Fail what is left with Draining and end the threads."""
+        await self._batcher.stop()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def alive(self) -> bool:
+        """Say whether the engine answers; False from the moment it cannot score any more."""
+        return self._batcher.alive()
+
+    async def score(
+        self,
+        items: Sequence[Item],
+        *,
+        truncation: Truncation = "never",
+        priority: Priority = "interactive",
+        deadline: float | None = None,
+    ) -> ScoredItems:
+        """Score every response of `items`; `deadline` is in monotonic seconds. Cancelling drops what still waits.
+
+        An item that is at fault itself is an error in the results, and the others are scored.
+
+        Raises:
+            Overloaded, Draining, NotReady: nothing was computed; the same request may succeed later.
+            DeadlineExceeded: the deadline passed before the last forward pass began.
+            TooManyTokens: the items together are more than the queue ever takes.
+            InferenceFailed: a forward pass failed.
+        """
+        with self._queue.entrance():
+            began_at = time.monotonic()
+            tokenized = await self._tokenize(items, truncation)
+            tokenize_seconds = time.monotonic() - began_at
+            self._metrics.tokenize_seconds.observe(tokenize_seconds)
+            fitting = [one for one in tokenized if isinstance(one, TokenizedItem)]
+            self._metrics.truncations.inc(sum(one.truncated for one in fitting))
+            conversations = [conversation for one in fitting for conversation in one.conversations]
+            jobs = self._queue.admit(conversations, priority, deadline) if conversations else []
+            return _scored(tokenized, await self._outcomes(jobs, deadline), tokenize_seconds)
+
+    async def _outcomes(self, jobs: Sequence[Job], deadline: float | None) -> list[JobResult]:
+        loop = asyncio.get_running_loop()
+        timer = None
+        if deadline is not None:
+            timer = loop.call_later(deadline - self._queue.clock(), self._queue.expire, jobs)
+        try:
+            return await asyncio.gather(*(job.future for job in jobs))
+        finally:
+            if timer is not None:
+                timer.cancel()
+            for job in jobs:  # where the caller has left, or one of them has failed, nobody wants the rest
+                job.future.cancel()
+
+    async def _tokenize(self, items: Sequence[Item], truncation: Truncation) -> list[TokenizedItem | RequestError]:
+        """Tokenise in the pool, a few items a call and one call per thread, so that requests take turns."""
+        results: dict[int, list[TokenizedItem | RequestError]] = {}
+        starts = iter(range(0, len(items), ITEMS_PER_CALL))
+        loop = asyncio.get_running_loop()
+
+        async def work() -> None:
+            for start in starts:
+                chunk = items[start : start + ITEMS_PER_CALL]
+                results[start] = await loop.run_in_executor(self._pool, self._tokenize_chunk, chunk, truncation)
+
+        await asyncio.gather(*(work() for _ in range(self._tokenize_threads)))
+        return [result for start in sorted(results) for result in results[start]]
+
+    def _tokenize_chunk(self, items: Sequence[Item], truncation: Truncation) -> list[TokenizedItem | RequestError]:
+        return [self._tokenize_one(item, truncation) for item in items]
+
+    def _tokenize_one(self, item: Item, truncation: Truncation) -> TokenizedItem | RequestError:
+        try:
+            tokenized = self._encode(item, truncation)
+            self._queue.check_size(tokenized.conversations)
+        except RequestError as error:
+            return error
+        except Exception as error:
+            # The message of a stray error may quote the text, so only its type and the way to it are logged.
+            way = "".join(traceback.format_tb(error.__traceback__))
+            logger.error("tokenisation failed: %s\n%s", type(error).__name__, way)  # noqa: TRY400
+            raise InferenceFailed("the item could not be tokenised") from None
+        return tokenized
+
+
+def _scored(
+    tokenized: Sequence[TokenizedItem | RequestError], outcomes: Sequence[JobResult], tokenize_seconds: float
+) -> ScoredItems:
+    remaining = iter(outcomes)
+    results = [_result(one, remaining) if isinstance(one, TokenizedItem) else one for one in tokenized]
+    conversations = [c for one in tokenized if isinstance(one, TokenizedItem) for c in one.conversations]
+    usage = Usage(
+        prompt_tokens=sum(len(conversation.prefix_ids) for conversation in conversations),
+        response_tokens=sum(len(conversation.response_ids) for conversation in conversations),
+        computed_tokens=sum(outcome.computed_tokens for outcome in outcomes),
+    )
+    timings = Timings(
+        tokenize_seconds=tokenize_seconds,
+        queue_seconds=max((outcome.queue_seconds for outcome in outcomes), default=0.0),
+        forward_seconds=max((outcome.forward_seconds for outcome in outcomes), default=0.0),
+    )
+    return ScoredItems(tuple(results), usage, timings)
+
+
+def _result(item: TokenizedItem, outcomes: Iterator[JobResult]) -> ItemReadouts:
+    return ItemReadouts(
+        readouts=tuple(next(outcomes).readout for _ in item.conversations),
+        prompt_tokens=len(item.conversations[0].prefix_ids),
+        response_tokens=tuple(len(conversation.response_ids) for conversation in item.conversations),
+        truncated=item.truncated,
+    )
