@@ -1,0 +1,97 @@
+"""How messages become text: the chat template of a weights folder, with today's date frozen.
+
+The only caller of `apply_chat_template`. Nothing here knows what a token is.
+"""
+
+import datetime as dt
+import json
+import os
+from collections.abc import Sequence
+from typing import Protocol
+
+import jinja2
+from transformers import PreTrainedTokenizerBase
+
+from app.domain import Message
+from app.errors import InvalidConversation, InvalidWeights
+
+DEFAULT_DATE = dt.date(2024, 7, 26)
+"""What a template that asks for today's date gets where no date is set: Llama 3's own default."""
+
+
+def shared_beginning(renderings: Sequence[str]) -> str:
+    """Return the text with which all renderings begin."""
+    return os.path.commonprefix(list(renderings))  # noqa: RUF071 (characters, not paths, are meant)
+
+
+class Template(Protocol):
+    """Renders a prompt, and the same prompt with a response."""
+
+    @property
+    def source(self) -> str:
+        """All that decides a rendering."""
+        ...
+
+    @property
+    def leading_ids(self) -> tuple[int, ...]:
+        """Token ids that stand before every rendering."""
+        ...
+
+    def prompt(self, messages: Sequence[Message], *, opens_response: bool = True) -> str:
+        """Render the prompt, up to where a response begins or (`opens_response=False`) its last turn ends."""
+        ...
+
+    def conversation(self, messages: Sequence[Message], response: str) -> str:
+        """Render the prompt and the response that follows it."""
+        ...
+
+
+class ChatTemplate:
+    """The Jinja template of a tokenizer."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, frozen_date: str | None = None) -> None:
+        self._tokenizer = tokenizer
+        date = DEFAULT_DATE if frozen_date is None else _parsed_date(frozen_date)
+        self._variables: dict[str, object] = {"strftime_now": date.strftime}
+        if frozen_date is not None:
+            self._variables["date_string"] = date.strftime("%d %b %Y")
+        self.leading_ids: tuple[int, ...] = ()
+        self.source = json.dumps(
+            ["chat", tokenizer.chat_template, tokenizer.special_tokens_map, date.isoformat(), sorted(self._variables)]
+        )
+
+    def prompt(self, messages: Sequence[Message], *, opens_response: bool = True) -> str:
+        """Render the prompt, up to where a response begins or (`opens_response=False`) its last turn ends.
+
+        Raises:
+            InvalidConversation: the template refuses these messages.
+        """
+        return self._render(messages, opens_response=opens_response)
+
+    def conversation(self, messages: Sequence[Message], response: str) -> str:
+        """Render the prompt and the response that follows it.
+
+        Raises:
+            InvalidConversation: the template refuses these messages.
+        """
+        return self._render([*messages, Message("assistant", response)], opens_response=False)
+
+    def _render(self, messages: Sequence[Message], *, opens_response: bool) -> str:
+        turns = [{"role": message.role, "content": message.content} for message in messages]
+        try:
+            text = self._tokenizer.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=opens_response, **self._variables
+            )
+        except jinja2.TemplateError as error:
+            # The template's own words may quote the content, so they stay in the cause.
+            has_system = messages[0].role == "system"
+            hint = "; it may not take a system message" if has_system else ""
+            raise InvalidConversation(f"the chat template of these weights refuses this conversation{hint}") from error
+        return str(text)
+
+
+def _parsed_date(frozen_date: str) -> dt.date:
+    try:
+        return dt.date.fromisoformat(frozen_date)
+    except ValueError:
+        raise InvalidWeights(f"the frozen date of the template is {frozen_date!r}; it must read YYYY-MM-DD") from None
