@@ -26,7 +26,7 @@ SpecialTokenPolicy = Literal["neutralise", "reject"]
 
 @dataclass(frozen=True, slots=True)
 class RenderedConversation:
-    """What would be scored for one response."""
+    """What would be scored for one response; ids that stand before every rendering have no place in `text`."""
 
     text: str
     token_ids: tuple[int, ...]
@@ -62,13 +62,15 @@ class _Renderings:
 class ConversationTokenizer:
     """Turns items into token ids. Immutable, so threads may share it; `load_tokenizer` makes one.
 
-    `closing_token` is the special token that closes a prompt's last turn, where f(x) is read;
-    None reads it at the prompt's last token.
+    `closing_token` is the special token that closes a prompt's last turn, where f(x) is read; None reads it at
+    the prompt's last token. `unshared_ending` is what the template writes where a response is yet to be generated
+    but not where one follows (an opened `<think>`): it is no part of any conversation.
     """
 
     template: Template
     tokenizer: PlainContentTokenizer
     closing_token: str | None
+    unshared_ending: str
     policy: SpecialTokenPolicy
     max_conversation_tokens: int
     template_digest: str
@@ -139,7 +141,7 @@ class ConversationTokenizer:
         prompt = [replace(message, content=mask.mask(message.content)) for message in item.prompt]
         return _Renderings(
             mask=mask,
-            prompt=self.template.prompt(prompt),
+            prompt=self.template.prompt(prompt).removesuffix(self.unshared_ending),
             conversations=tuple(self.template.conversation(prompt, mask.mask(response)) for response in item.responses),
         )
 
@@ -198,6 +200,7 @@ def _num_agreed(tail: list[int], ids: list[int]) -> int:
 
 
 def _is_encodable(text: str) -> bool:
+    """Say whether the text is free of lone surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -41,15 +41,15 @@ class PlainContentTokenizer:
 def _privately_named(original: Tokenizer, special_tokens: SpecialTokens) -> Tokenizer:
     """Return a copy that knows the special tokens by their private names only, and adds and cuts nothing."""
     names = {string: special_tokens.private_name(string) for string in special_tokens.strings}
-    spec = json.loads(original.to_str())
-    for token in spec["added_tokens"]:
-        token["content"] = names.get(token["content"], token["content"])
-    _rename_in_model(spec["model"], names)
-    spec |= {"truncation": None, "padding": None, "post_processor": None}
     try:
+        spec = json.loads(original.to_str())
+        for token in spec["added_tokens"]:
+            token["content"] = names.get(token["content"], token["content"])
+        _rename_in_model(spec["model"], names)
+        spec |= {"truncation": None, "padding": None, "post_processor": None}
         copy: Tokenizer = Tokenizer.from_str(json.dumps(spec))
     except Exception as error:  # the library raises nothing narrower
-        raise InvalidWeights("the tokenizer also makes its special tokens by merging plain text") from error
+        raise InvalidWeights("the tokenizer cannot be rebuilt with private names for its special tokens") from error
     if any(copy.token_to_id(names[string]) != original.token_to_id(string) for string in names):
         raise InvalidWeights("the special tokens of this tokenizer change their ids when it is read again")
     return copy

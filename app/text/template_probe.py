@@ -30,6 +30,11 @@ class TemplateProbe:
         """All that the template itself writes in a prompt."""
         return self.system_prompt + self.prompt
 
+    @property
+    def unshared_ending(self) -> str:
+        """What ends a prompt but is not there where a response follows."""
+        return self.prompt[len(shared_beginning([self.prompt, self.conversation])) :]
+
 
 def probe_template(template: Template) -> TemplateProbe:
     """Render a template's marks.
@@ -84,9 +89,9 @@ def closing_token(probe: TemplateProbe, special_tokens: SpecialTokens) -> str:
             "the chat template closes a user turn with no special token, so there is no end-of-turn token "
             "to read the gating from: set the gating token to last_prompt_token"
         )
-    kept = shared_beginning([probe.prompt, probe.conversation])
-    if _after_content(probe.prompt).count(match[0]) != 1 or _after_content(kept).count(match[0]) != 1:
-        raise InvalidWeights("the chat template does not write the end-of-turn token once in prompt and conversation")
+    ending = _after_content(probe.prompt.removesuffix(probe.unshared_ending))
+    if [found[0] for found in special_tokens.pattern.finditer(ending)].count(match[0]) != 1:
+        raise InvalidWeights("the chat template does not close the last turn the same way once a response follows")
     return match[0]
 
 

@@ -57,6 +57,7 @@ def load_tokenizer(
         template=template,
         tokenizer=PlainContentTokenizer(loaded.backend_tokenizer, tokens),
         closing_token=closing_token(probe, tokens) if reads_end_of_turn else None,
+        unshared_ending=probe.unshared_ending,
         policy=special_tokens,
         max_conversation_tokens=max_conversation_tokens,
         template_digest=_digest(folder, template),
