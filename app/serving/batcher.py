@@ -9,6 +9,8 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+import numpy as np
+
 from app.domain import Readout
 from app.errors import (
     DeviceOutOfMemory,
@@ -19,10 +21,11 @@ from app.errors import (
     NotReady,
 )
 from app.packing import Pack, PackBuilder, PackOutput, pack_of
+from app.serving.door import Refusal
 from app.serving.engine import Computed, EngineDied, EngineThread, Forward
 from app.serving.jobs import Job, JobResult
 from app.serving.metrics import FailureKind, Metrics
-from app.serving.queue import JobQueue, Refusal
+from app.serving.queue import JobQueue
 
 logger = logging.getLogger(__name__)
 
@@ -61,9 +64,9 @@ class Batcher:
 
     async def drain(self, timeout_seconds: float) -> bool:
         """Let no new request in and finish those inside; say whether that was done in time."""
-        self._queue.close(_draining)
+        self._queue.door.close(_draining)
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._queue.join(), timeout_seconds)
+            await asyncio.wait_for(self._queue.door.join(), timeout_seconds)
             return True
         return False
 
@@ -88,6 +91,7 @@ class Batcher:
                 self._running = self._queue.take(builder)
                 if self._running:
                     await self._settle(self._running, builder.build())
+                    self._running = ()
                     self._queue.released()
         except Exception:
             logger.exception("the batcher failed: every job fails and liveness is lost")
@@ -130,16 +134,25 @@ class Batcher:
 
     def _resolve(self, jobs: Sequence[Job], pack: Pack, computed: Computed, readouts: Sequence[Readout]) -> None:
         costs = _computed_tokens(jobs, pack)
+        spoilt = []
         for job, readout, cost_tokens in zip(jobs, readouts, costs, strict=True):
             queue_seconds = computed.began_at - job.enqueued_at
+            self._metrics.queue_seconds.labels(job.priority).observe(queue_seconds)
             if readout.is_finite:
                 job.resolve(JobResult(readout, cost_tokens, queue_seconds, computed.seconds))
             else:
-                self._fail([job], NonFiniteReadout())
-            self._metrics.queue_seconds.labels(job.priority).observe(queue_seconds)
+                spoilt.append(job)
+        if spoilt:
+            self._fail(spoilt, NonFiniteReadout())
         self._queue.measured(pack.num_tokens, computed.seconds)
-        self._metrics.observe_pack(pack, sum(job.num_response_tokens for job in jobs), computed.seconds)
-        self._metrics.observe_readouts([readout for readout in readouts if readout.is_finite])
+        self._observe(jobs, pack, computed, readouts)
+
+    def _observe(self, jobs: Sequence[Job], pack: Pack, computed: Computed, readouts: Sequence[Readout]) -> None:
+        try:
+            self._metrics.observe_pack(pack, sum(job.num_response_tokens for job in jobs), computed.seconds)
+            self._metrics.observe_readouts([readout for readout in readouts if readout.is_finite])
+        except ValueError:  # more objectives than the model says, say: no reason to stop scoring
+            logger.exception("the metrics do not take the readouts of pack %d", self._num_packs)
 
     def _fail(self, jobs: Sequence[Job], cause: Exception) -> None:
         """Fail `jobs` with a fresh error each; the cause goes to the log, and the pack's number to both."""
@@ -166,10 +179,13 @@ def _verdict(cause: Exception) -> tuple[FailureKind, type[InferenceFailed], str]
 
 def _readouts(output: PackOutput, pack: Pack) -> list[Readout]:
     """Split `output`, refusing one that does not fit `pack`: a shifted answer would be a wrong number."""
-    lengths = {len(output.rewards_RK), len(output.prefix_of_response_R), *map(len, output.intensities.values())}
-    if output.scores_R is not None:
-        lengths.add(len(output.scores_R))
-    if lengths != {pack.num_responses}:
+    per_response = (output.rewards_RK, output.scores_R, *output.intensities.values())
+    per_prompt = (output.gating_PK, output.coefficients_PK)
+    if not (
+        np.array_equal(output.prefix_of_response_R, pack.prefix_of_response_R)
+        and all(rows is None or len(rows) == pack.num_responses for rows in per_response)
+        and all(rows is None or len(rows) == len(pack.gating_indices_P) for rows in per_prompt)
+    ):
         raise InferenceFailed(f"the forward pass gave {len(output.rewards_RK)} rows for {pack.num_responses} responses")
     return output.readouts()
 

@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
@@ -58,7 +59,11 @@ class EngineThread:
             EngineDied: the thread has ended. The future carries it where that happens later.
         """
         future: Future[Computed] = Future()
-        self._hand_over(partial(self._compute, pack, future), future)
+        with self._lock:
+            if self._has_ended:
+                raise EngineDied("the engine thread has ended")
+            self._futures.add(future)
+            self._hand_over(partial(self._compute, pack, future))
         return future
 
     def has_answered_within(self, seconds: float) -> bool:
@@ -66,23 +71,15 @@ class EngineThread:
         with self._lock:
             if self._has_ended:
                 return False
-            is_idle = self._num_owed == 0
-            owed_seconds = self._clock() - self._owes_since
-        if is_idle:
-            self._hand_over(_answer_ping)
-            return True
-        return owed_seconds <= seconds
-
-    def _hand_over(self, call: Call, future: Future[Computed] | None = None) -> None:
-        with self._lock:
-            if self._has_ended:
-                raise EngineDied
             if self._num_owed == 0:
-                self._owes_since = self._clock()
-            self._num_owed += 1
-            if future is not None:
-                self._futures.add(future)
-            self._calls.put(call)
+                self._hand_over(_answer_ping)
+            return self._clock() - self._owes_since <= seconds
+
+    def _hand_over(self, call: Call) -> None:
+        if self._num_owed == 0:
+            self._owes_since = self._clock()
+        self._num_owed += 1
+        self._calls.put(call)
 
     def _serve(self) -> None:
         try:
@@ -91,8 +88,10 @@ class EngineThread:
                 with self._lock:
                     self._num_owed -= 1
                     self._owes_since = self._clock()
-        finally:
-            self._end()
+        except BaseException as error:  # not the thread's own loop: a call that means to end it, as SystemExit does
+            self._end(error)
+        else:
+            self._end(None)
 
     def _compute(self, pack: Pack, future: Future[Computed]) -> None:
         if not future.set_running_or_notify_cancel():
@@ -118,13 +117,16 @@ class EngineThread:
         with self._lock:
             self._futures.discard(future)
 
-    def _end(self) -> None:
+    def _end(self, cause: BaseException | None) -> None:
         with self._lock:
             self._has_ended = True
             unanswered = tuple(self._futures)
             self._futures.clear()
         for future in unanswered:
-            future.set_exception(EngineDied())
+            death = EngineDied("the engine thread has ended")
+            death.__cause__ = cause
+            with suppress(InvalidStateError):  # whoever waited for it has left
+                future.set_exception(death)
 
 
 def _answer_ping() -> None:

@@ -1,6 +1,7 @@
 """What waits, and what it becomes. A job is one response to score; it does not know which route asked for it."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -55,3 +56,10 @@ class Job:
         """Hand `result` to the caller, unless the caller is gone."""
         if not self.future.done():
             self.future.set_result(result)
+
+
+def num_packed_tokens(conversations: Sequence[TokenizedConversation]) -> int:
+    """Count the tokens of one pack of them all, each prefix once."""
+    prefixes = {(conversation.prefix_ids, conversation.gating_index) for conversation in conversations}
+    num_response_tokens = sum(len(conversation.response_ids) for conversation in conversations)
+    return num_response_tokens + sum(len(prefix_ids) for prefix_ids, _ in prefixes)

@@ -4,28 +4,26 @@ Lives on the event loop and is never locked. It knows tokens, priorities and dea
 computes it or which caller asked. Fairness between callers would be an order inside a `WaitingLine`.
 
 Limits count what stands before a request: for an interactive one the interactive line, for a bulk one both lines,
-so a bulk flood never has interactive work refused.
+so a bulk flood never has interactive work refused. The seconds after which to retry are the estimate itself: jitter
+is added where they become a header.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import get_args
 
 from app.domain import TokenizedConversation
-from app.errors import ArmoserveError, DeadlineExceeded, Overloaded, TooManyTokens
+from app.errors import DeadlineExceeded, Overloaded, TooManyTokens
 from app.packing import PackBuilder
-from app.serving.jobs import Job, JobResult, Priority
+from app.serving.door import Door, Refusal
+from app.serving.jobs import Job, JobResult, Priority, num_packed_tokens
 from app.serving.line import WaitingLine
 from app.serving.metrics import Metrics
 from app.serving.throughput import Throughput
 
-__all__ = ["Job", "JobQueue", "Priority", "Refusal"]
-
-Refusal = Callable[[], ArmoserveError]
-"""Makes a fresh error for each caller that is turned away."""
+__all__ = ["Job", "JobQueue", "Priority"]
 
 BULK_LEADS_AFTER = 8
 """Packs in a row that bulk waits through, after which it leads one: interactive loses a ninth at most."""
@@ -49,34 +47,23 @@ class JobQueue:
         self.max_queued_tokens = max_queued_tokens
         self.max_wait_seconds = max_wait_seconds
         self.clock = clock
+        self.door = Door()
         self._metrics = metrics
         self._lines: dict[Priority, WaitingLine] = {priority: WaitingLine() for priority in get_args(Priority)}
         self._throughput = Throughput()
         self._running_tokens = 0
         self._packs_without_bulk = 0
-        self._unfinished = 0
-        self._door_refusal: Refusal | None = None
         self._refusal: Refusal | None = None
         self._jobs_wait = asyncio.Event()
-        self._all_finished = asyncio.Event()
-        self._all_finished.set()
 
-    # -- callers' side ------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def entrance(self) -> Iterator[None]:
-        """Let one request in; `join` waits until it has left, also while it is still being tokenised.
+    def check_open(self) -> None:
+        """Turn away those inside as well once the queue has been abandoned.
 
         Raises:
-            Draining, NotReady: the queue is closed.
+            Draining, NotReady: it has been.
         """
-        if self._door_refusal is not None:
-            raise self._door_refusal()
-        self._began()
-        try:
-            yield
-        finally:
-            self._finished()
+        if self._refusal is not None:
+            raise self._refusal()
 
     def check_size(self, conversations: Sequence[TokenizedConversation]) -> None:
         """Refuse what could never be placed, however long it waited.
@@ -102,15 +89,18 @@ class JobQueue:
             DeadlineExceeded: the deadline has passed.
             Draining, NotReady: the queue has been abandoned.
         """
-        self.check_size(conversations)
-        self._check_open(len(conversations), deadline)
-        self._check_load(conversations, priority)
         now = self.clock()
+        self.check_open()
+        self.check_size(conversations)
+        if deadline is not None and deadline <= now:
+            self._metrics.dropped.labels("deadline").inc(len(conversations))
+            raise _deadline_exceeded()
+        self._check_load(conversations, priority)
         loop = asyncio.get_running_loop()
         jobs = [Job(conversation, loop.create_future(), priority, deadline, now) for conversation in conversations]
         for job in jobs:
             self._lines[priority].add(job)
-            self._began()
+            self.door.enter()
             job.future.add_done_callback(partial(self._settled, job))
         self._changed()
         return jobs
@@ -125,8 +115,6 @@ class JobQueue:
     def estimated_wait_seconds(self, priority: Priority) -> float | None:
         """Estimate how long a job admitted now would wait; None before the first forward was measured."""
         return self._throughput.seconds_for(self._tokens_before(priority) + self._running_tokens)
-
-    # -- the engine's side --------------------------------------------------------------------------------------
 
     async def wait_for_jobs(self) -> None:
         """Return once at least one job waits."""
@@ -159,15 +147,9 @@ class JobQueue:
         self._running_tokens = 0
         self._changed()
 
-    # -- the end ------------------------------------------------------------------------------------------------
-
-    def close(self, refusal: Refusal) -> None:
-        """Let no new request in; those inside go on."""
-        self._door_refusal = refusal
-
     def abandon(self, refusal: Refusal) -> None:
         """Fail all that waits and all that comes."""
-        self._door_refusal = self._door_refusal or refusal
+        self.door.close(refusal)
         self._refusal = self._refusal or refusal
         for line in self._lines.values():
             for job in line:
@@ -175,21 +157,8 @@ class JobQueue:
                 job.fail(refusal())
         self._changed()
 
-    async def join(self) -> None:
-        """Return once every request and every job that was let in has left."""
-        await self._all_finished.wait()
-
-    # -- inside -------------------------------------------------------------------------------------------------
-
-    def _check_open(self, num_jobs: int, deadline: float | None) -> None:
-        if self._refusal is not None:
-            raise self._refusal()
-        if deadline is not None and deadline <= self.clock():
-            self._metrics.dropped.labels("deadline").inc(num_jobs)
-            raise DeadlineExceeded("the deadline passed before the forward pass began")
-
     def _check_load(self, conversations: Sequence[TokenizedConversation], priority: Priority) -> None:
-        tokens = _tokens_of(conversations)
+        tokens = num_packed_tokens(conversations)
         if tokens > self.max_queued_tokens:
             raise TooManyTokens(f"the request has {tokens} tokens; the queue takes at most {self.max_queued_tokens}")
         surplus_tokens = self._tokens_before(priority) + tokens - self.max_queued_tokens
@@ -223,23 +192,14 @@ class JobQueue:
 
     def _drop_expired(self, job: Job) -> None:
         self._lines[job.priority].remove(job)
-        if job.fail(DeadlineExceeded("the deadline passed before the forward pass began")):
+        if job.fail(_deadline_exceeded()):
             self._metrics.dropped.labels("deadline").inc()
 
     def _settled(self, job: Job, _future: asyncio.Future[JobResult]) -> None:
         if job in self._lines[job.priority]:  # only a caller who leaves settles a job that still waits
             self._drop_cancelled(job)
             self._changed()
-        self._finished()
-
-    def _began(self) -> None:
-        self._unfinished += 1
-        self._all_finished.clear()
-
-    def _finished(self) -> None:
-        self._unfinished -= 1
-        if self._unfinished == 0:
-            self._all_finished.set()
+        self.door.leave()
 
     def _changed(self) -> None:
         for priority, line in self._lines.items():
@@ -251,7 +211,5 @@ class JobQueue:
             self._jobs_wait.clear()
 
 
-def _tokens_of(conversations: Sequence[TokenizedConversation]) -> int:
-    prefixes = {(conversation.prefix_ids, conversation.gating_index) for conversation in conversations}
-    num_response_tokens = sum(len(conversation.response_ids) for conversation in conversations)
-    return num_response_tokens + sum(len(prefix_ids) for prefix_ids, _ in prefixes)
+def _deadline_exceeded() -> DeadlineExceeded:
+    return DeadlineExceeded("the deadline passed before the forward pass began")

@@ -80,7 +80,8 @@ class ScoringService:
     async def stop(self) -> None:
         """Fail what is left with Draining and end the threads."""
         await self._batcher.stop()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        await self._queue.door.join()  # those still tokenising are turned away at their next step
+        self._pool.shutdown(wait=False)
 
     def alive(self) -> bool:
         """Say whether the engine answers; False from the moment it cannot score any more."""
@@ -104,9 +105,12 @@ class ScoringService:
             TooManyTokens: the items together are more than the queue ever takes.
             InferenceFailed: a forward pass failed.
         """
-        with self._queue.entrance():
+        with self._queue.door.entrance():
             began_at = time.monotonic()
             tokenized = await self._tokenize(items, truncation)
+            for one in tokenized:
+                if isinstance(one, InferenceFailed):
+                    raise one
             tokenize_seconds = time.monotonic() - began_at
             self._metrics.tokenize_seconds.observe(tokenize_seconds)
             fitting = [one for one in tokenized if isinstance(one, TokenizedItem)]
@@ -128,24 +132,25 @@ class ScoringService:
             for job in jobs:  # where the caller has left, or one of them has failed, nobody wants the rest
                 job.future.cancel()
 
-    async def _tokenize(self, items: Sequence[Item], truncation: Truncation) -> list[TokenizedItem | RequestError]:
+    async def _tokenize(self, items: Sequence[Item], truncation: Truncation) -> list[TokenizedItem | ArmoserveError]:
         """Tokenise in the pool, a few items a call and one call per thread, so that requests take turns."""
-        results: dict[int, list[TokenizedItem | RequestError]] = {}
+        results: dict[int, list[TokenizedItem | ArmoserveError]] = {}
         starts = iter(range(0, len(items), ITEMS_PER_CALL))
         loop = asyncio.get_running_loop()
 
         async def work() -> None:
             for start in starts:
+                self._queue.check_open()
                 chunk = items[start : start + ITEMS_PER_CALL]
                 results[start] = await loop.run_in_executor(self._pool, self._tokenize_chunk, chunk, truncation)
 
         await asyncio.gather(*(work() for _ in range(self._tokenize_threads)))
         return [result for start in sorted(results) for result in results[start]]
 
-    def _tokenize_chunk(self, items: Sequence[Item], truncation: Truncation) -> list[TokenizedItem | RequestError]:
+    def _tokenize_chunk(self, items: Sequence[Item], truncation: Truncation) -> list[TokenizedItem | ArmoserveError]:
         return [self._tokenize_one(item, truncation) for item in items]
 
-    def _tokenize_one(self, item: Item, truncation: Truncation) -> TokenizedItem | RequestError:
+    def _tokenize_one(self, item: Item, truncation: Truncation) -> TokenizedItem | ArmoserveError:
         try:
             tokenized = self._encode(item, truncation)
             self._queue.check_size(tokenized.conversations)
@@ -155,12 +160,12 @@ class ScoringService:
             # The message of a stray error may quote the text, so only its type and the way to it are logged.
             way = "".join(traceback.format_tb(error.__traceback__))
             logger.error("tokenisation failed: %s\n%s", type(error).__name__, way)  # noqa: TRY400
-            raise InferenceFailed("the item could not be tokenised") from None
+            return InferenceFailed("the item could not be tokenised")
         return tokenized
 
 
 def _scored(
-    tokenized: Sequence[TokenizedItem | RequestError], outcomes: Sequence[JobResult], tokenize_seconds: float
+    tokenized: Sequence[TokenizedItem | ArmoserveError], outcomes: Sequence[JobResult], tokenize_seconds: float
 ) -> ScoredItems:
     remaining = iter(outcomes)
     results = [_result(one, remaining) if isinstance(one, TokenizedItem) else one for one in tokenized]
