@@ -9,6 +9,7 @@ packs nothing, shares nothing and has no fast path, so that where the two agree 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -131,8 +132,7 @@ def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
 
 def render_llama3_by_hand(folder: Path, prompt: Messages, response: str) -> tuple[list[int], int]:
     """Lay out Llama 3 turns id by id, with content that can never become a special token, whatever it spells."""
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.encode_special_tokens = True
+    tokenizer = _plain_tokenizer(folder)
     special: dict[str, Any] = {
         name: tokenizer.token_to_id(name)
         for name in ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
@@ -149,6 +149,13 @@ def render_llama3_by_hand(folder: Path, prompt: Messages, response: str) -> tupl
         token_ids += [special["<|start_header_id|>"], *plain(message["role"]), special["<|end_header_id|>"]]
         token_ids += [*plain("\n\n" + message["content"].strip()), special["<|eot_id|>"]]
     return token_ids, gating_index
+
+
+@cache
+def _plain_tokenizer(folder: Path) -> Tokenizer:
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.encode_special_tokens = True
+    return tokenizer
 
 
 def _numpy(values: torch.Tensor) -> Floats:
