@@ -22,13 +22,13 @@ class TemplateProbe:
     closed_prompt: str
     prompt: str
     conversation: str
-    system_prompt: str
+    closed_system_prompt: str
     """Empty where the template takes no system message."""
 
     @property
-    def written_in_prompts(self) -> str:
-        """All that the template itself writes in a prompt."""
-        return self.system_prompt + self.prompt
+    def written_around_turns(self) -> str:
+        """What the template writes to open and to close the turns of a prompt."""
+        return self.closed_system_prompt + self.closed_prompt
 
     @property
     def unshared_ending(self) -> str:
@@ -48,7 +48,7 @@ def probe_template(template: Template) -> TemplateProbe:
             closed_prompt=template.prompt(messages, opens_response=False),
             prompt=template.prompt(messages),
             conversation=template.conversation(messages, MARK),
-            system_prompt=_system_prompt(template),
+            closed_system_prompt=_closed_system_prompt(template),
         )
     except Exception as error:  # a template is a program: it may fail in any way
         raise InvalidWeights("the chat template fails on a plain conversation") from error
@@ -63,7 +63,7 @@ def check_no_content_completes_a_token(probe: TemplateProbe, special_tokens: Spe
     Raises:
         InvalidWeights: the template writes the other part next to content, or two contents side by side.
     """
-    for rendering in (probe.prompt, probe.conversation, probe.system_prompt):
+    for rendering in (probe.prompt, probe.conversation, probe.closed_system_prompt):
         written = rendering.split(MARK)
         if any(_could_be_completed(written, string) for string in special_tokens.strings):
             raise InvalidWeights("the chat template lets content complete one of its special tokens")
@@ -99,9 +99,9 @@ def _after_content(rendering: str) -> str:
     return rendering.rpartition(MARK)[2]
 
 
-def _system_prompt(template: Template) -> str:
+def _closed_system_prompt(template: Template) -> str:
     try:
-        return template.prompt(_marks("system", "user"))
+        return template.prompt(_marks("system", "user"), opens_response=False)
     except InvalidConversation:
         return ""
 

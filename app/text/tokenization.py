@@ -50,7 +50,7 @@ def load_tokenizer(
     loaded = _load_folder(folder)
     template = _template(loaded, template_kind, frozen_date)
     probe = probe_template(template)
-    tokens = special_tokens_of(loaded.backend_tokenizer, probe.written_in_prompts)
+    tokens = special_tokens_of(loaded.backend_tokenizer, probe.written_around_turns)
     check_no_content_completes_a_token(probe, tokens)
     reads_end_of_turn = gating_token == "end_of_turn"  # noqa: S105 (no secret)
     return ConversationTokenizer(
