@@ -17,6 +17,7 @@ from app.errors import InvalidConversation, InvalidWeights
 
 DEFAULT_DATE = dt.date(2024, 7, 26)
 """What a template that asks for today's date gets where no date is set: Llama 3's own default."""
+DATE_DIRECTIVES = ("Y", "y", "m", "-m", "B", "b", "d", "-d", "e", "A", "a", "j", "H", "I", "M", "S", "p")
 
 
 def shared_beginning(renderings: Sequence[str]) -> str:
@@ -52,13 +53,10 @@ class ChatTemplate:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, frozen_date: str | None = None) -> None:
         self._tokenizer = tokenizer
         date = DEFAULT_DATE if frozen_date is None else _parsed_date(frozen_date)
-        self._variables: dict[str, object] = {"strftime_now": date.strftime}
-        if frozen_date is not None:
-            self._variables["date_string"] = date.strftime("%d %b %Y")
+        self._template = _with_frozen_clock(tokenizer.get_chat_template(), date)
+        self._variables = {} if frozen_date is None else {"date_string": date.strftime("%d %b %Y")}
         self.leading_ids: tuple[int, ...] = ()
-        self.source = json.dumps(
-            ["chat", tokenizer.chat_template, tokenizer.special_tokens_map, date.isoformat(), sorted(self._variables)]
-        )
+        self.source = json.dumps([self._template, self._variables, tokenizer.special_tokens_map])
 
     def prompt(self, messages: Sequence[Message], *, opens_response: bool = True) -> str:
         """Render the prompt, up to where a response begins or (`opens_response=False`) its last turn ends.
@@ -80,7 +78,11 @@ class ChatTemplate:
         turns = [{"role": message.role, "content": message.content} for message in messages]
         try:
             text = self._tokenizer.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=opens_response, **self._variables
+                turns,
+                chat_template=self._template,
+                tokenize=False,
+                add_generation_prompt=opens_response,
+                **self._variables,
             )
         except jinja2.TemplateError as error:
             # The template's own words may quote the content, so they stay in the cause.
@@ -95,3 +97,11 @@ def _parsed_date(frozen_date: str) -> dt.date:
         return dt.date.fromisoformat(frozen_date)
     except ValueError:
         raise InvalidWeights(f"the frozen date of the template is {frozen_date!r}; it must read YYYY-MM-DD") from None
+
+
+def _with_frozen_clock(template: str, date: dt.date) -> str:
+    """Define the template's clock anew, in its own language: functions cannot be handed to a template."""
+    if "strftime_now" not in template:
+        return template
+    filters = "".join(f" | replace({f'%{code}'!r}, {date.strftime(f'%{code}')!r})" for code in DATE_DIRECTIVES)
+    return f"{{% macro strftime_now(format) %}}{{{{ format{filters} }}}}{{% endmacro %}}\n{template}"

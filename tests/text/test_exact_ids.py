@@ -10,30 +10,20 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from app.domain import Item, Message, TokenizedConversation
+from app.domain import Item, Message
 from app.text.conversation_tokenizer import ConversationTokenizer
-from app.text.tokenization import load_tokenizer
 from tests.text.conversations import as_chat, contents_of, item_of, items_without_system, texts
+from tests.text.loading import load, whole
 from tests.text.tokenizer_families import FAMILIES, GATED, reference_of
 
 FolderOf = Callable[[str], Path]
-Pair = tuple[ConversationTokenizer, Any]
 exhaustive = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-def load(folder: Path, name: str, **options: Any) -> ConversationTokenizer:
-    gating_token = "end_of_turn" if FAMILIES[name].closing else "last_prompt_token"
-    return load_tokenizer(folder, **{"gating_token": gating_token, "max_conversation_tokens": 100_000} | options)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def family(request: pytest.FixtureRequest, folder_of: FolderOf) -> tuple[str, ConversationTokenizer, Any]:
     folder = folder_of(request.param)
     return request.param, load(folder, request.param), reference_of(folder)
-
-
-def whole(conversation: TokenizedConversation) -> list[int]:
-    return [*conversation.prefix_ids, *conversation.response_ids]
 
 
 def assert_exact(tokenizer: ConversationTokenizer, reference: Any, item: Item) -> None:

@@ -1,0 +1,86 @@
+"""Prompt alignment: the intensity targets that a prompt names at its beginning, as in `<helpfulness 5><honesty 3>`.
+
+A *tag* is `<name level>`; white space is free everywhere but inside the two words, and needed only between them.
+Tags count where they stand, in any order, at the very beginning of the system turn or of the last user turn, each
+dimension once. The first thing that is not a tag ends the prefix: `<b>`, `<a href="x">` and tags later in the text
+are content. A level that no head could have, and a name that no head has, are errors rather than content: whoever
+asks for a prefix to be read must not get a reward for other targets than those written.
+
+This is called only where a request asks for it. Nothing here knows what a target is used for.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from app.domain import IntensityHead, Message
+from app.errors import InvalidConversation, UnknownName
+
+TAG = re.compile(r"\s*<\s*(?P<name>[^\W\d][\w-]*)\s+(?P<level>[^\s<>]+)\s*>")
+LEVEL = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?|max", re.IGNORECASE)
+MAX_LEVEL_DIGITS = 9
+SPELLINGS = {"harmlessness": "harmless"}
+
+
+def split_intensity_prefix(
+    prompt: tuple[Message, ...], heads: Sequence[IntensityHead]
+) -> tuple[tuple[Message, ...], dict[str, int]]:
+    """Read and strip the intensity targets at the beginning of the system turn and of the last user turn.
+
+    White space between a prefix and the text after it goes with the prefix, and so does a system turn that holds
+    nothing else. A prompt without tags comes back as it is, with no targets.
+
+    Returns:
+        The prompt without its prefix, and the 1-based target level of each head named.
+
+    Raises:
+        UnknownName: a tag names no head of these weights, or a level that its head does not have.
+        InvalidConversation: a dimension is named twice.
+    """
+    targets: dict[str, int] = {}
+    stripped: list[Message] = []
+    for index, message in enumerate(prompt):
+        is_read = message.role == "system" or index == len(prompt) - 1
+        content = _read_tags(message.content, heads, targets) if is_read else message.content
+        if content or message.role != "system" or not message.content:
+            stripped.append(replace(message, content=content))
+    return tuple(stripped), targets
+
+
+def _read_tags(content: str, heads: Sequence[IntensityHead], targets: dict[str, int]) -> str:
+    """Add the tags that the content begins with to the targets; return what follows them."""
+    position = 0
+    while (tag := TAG.match(content, position)) and _is_meant(tag, heads):
+        head = _named(tag["name"], heads)
+        if head is None:
+            raise UnknownName(f"the intensity prefix names an unknown dimension; allowed are {_allowed(heads)}")
+        if head.name in targets:
+            raise InvalidConversation(f"the intensity prefix names {head.name} twice")
+        targets[head.name] = _level(tag["level"], head)
+        position = tag.end()
+    return content[position:].lstrip() if position else content
+
+
+def _is_meant(tag: re.Match[str], heads: Sequence[IntensityHead]) -> bool:
+    """Tell a tag from markup: its name is that of a head, or its level reads like one."""
+    return LEVEL.fullmatch(tag["level"]) is not None or _named(tag["name"], heads) is not None
+
+
+def _named(name: str, heads: Sequence[IntensityHead]) -> IntensityHead | None:
+    by_name = {head.name.lower(): head for head in heads}
+    written = name.lower()
+    return by_name.get(written) or by_name.get(SPELLINGS.get(written, written))
+
+
+def _level(written: str, head: IntensityHead) -> int:
+    if written.lower() == "max":
+        return head.classes
+    is_number = written.isascii() and written.isdecimal() and len(written) <= MAX_LEVEL_DIGITS
+    level = int(written) if is_number else 0
+    if not 1 <= level <= head.classes:
+        raise UnknownName(f"levels count from 1 (0 is none): {head.name} takes 1 to {head.classes}, or max")
+    return level
+
+
+def _allowed(heads: Sequence[IntensityHead]) -> str:
+    return ", ".join(f"{head.name} 1 to {head.classes}" for head in heads) or "none: these weights have no heads"
