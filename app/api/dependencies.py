@@ -1,0 +1,89 @@
+"""What routes need from a request before they begin: the model, a deadline, a body; and whether its caller stays."""
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Annotated, Any, TypeVar
+
+import orjson
+from fastapi import Depends, Request, Response
+from starlette.requests import ClientDisconnect
+
+from app.api.json_body import Body, parse_body, read_body
+from app.api.state import ServedModel, ServerState
+from app.errors import MalformedBody
+
+Result = TypeVar("Result")
+
+TIMEOUT_HEADER = "X-Timeout-Ms"
+MILLISECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
+
+
+def server_of(request: Request) -> ServerState:
+    state: ServerState = request.app.state.server
+    return state
+
+
+def model_of(request: Request) -> ServedModel:
+    return server_of(request).loaded_model()
+
+
+def deadline_of(request: Request) -> float | None:
+    """Return when the caller's patience ends, in monotonic seconds.
+
+    Raises:
+        MalformedBody: the header is no number of milliseconds above 0.
+    """
+    given = request.headers.get(TIMEOUT_HEADER)
+    if given is None:
+        return None
+    if MILLISECONDS.fullmatch(given) is None or float(given) == 0:
+        raise MalformedBody(f"the header {TIMEOUT_HEADER} must be a number of milliseconds above 0")
+    return time.monotonic() + float(given) / 1000
+
+
+Server = Annotated[ServerState, Depends(server_of)]
+Model = Annotated[ServedModel, Depends(model_of)]
+Deadline = Annotated[float | None, Depends(deadline_of)]
+
+
+def body_of(schema: type[Body]) -> Callable[[Request, Server], Awaitable[Body]]:
+    """Return the dependency that reads a body of this schema within the server's limits."""
+
+    async def read(request: Request, server: Server) -> Body:
+        content = await read_body(request, server.limits.max_body_bytes)
+        return await parse_body(content, schema, server.limits.max_items)
+
+    return read
+
+
+def json_response(content: object) -> Response:
+    """Return an answer; floats keep every digit that tells them apart."""
+    return Response(orjson.dumps(content), media_type="application/json")
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+    """Do the work of a request, and stop it as soon as its caller is gone.
+
+    Raises:
+        ClientDisconnect: the caller has gone; nobody waits for an answer.
+    """
+    working = asyncio.create_task(work)
+    leaving = asyncio.create_task(_disconnected(request))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise ClientDisconnect
+    finally:
+        leaving.cancel()
+        working.cancel()
+        await asyncio.wait((working, leaving))
+        if not working.cancelled():
+            working.exception()  # seen, so that asyncio does not report it when nobody waits for it
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

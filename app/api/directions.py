@@ -1,0 +1,54 @@
+"""Which preference direction a request means: its own, the server's default, or none where the weights gate."""
+
+from collections.abc import Sequence
+
+from app.api.schemas import ScoreBody
+from app.api.state import ServedModel
+from app.domain import ModelInfo
+from app.errors import PreferenceRequired
+from app.preferences import PreferenceDirection, check_composites, preference_direction
+
+
+def directions_of(body: ScoreBody, info: ModelInfo) -> list[PreferenceDirection]:
+    """Return the request's directions as unit vectors; its composites come beside the manifest's.
+
+    Raises:
+        UnknownName: a direction or composite uses a name that these weights do not have.
+        MalformedBody: a direction is zero.
+    """
+    check_composites(body.composites, info.objective_names)
+    composites = {**info.composites, **body.composites}
+    return [preference_direction(weights, info.objective_names, composites) for weights in body.preferences or ()]
+
+
+def scalar_direction(directions: Sequence[PreferenceDirection], model: ServedModel) -> PreferenceDirection | None:
+    """Return the direction behind `scores`; None where the weights have a scalar of their own, or several were asked.
+
+    Raises:
+        PreferenceRequired: there is no way to a scalar at all.
+    """
+    if model.info.has_scalar:
+        return None
+    if model.default_direction is None and not directions:
+        names = ", ".join([*model.info.objective_names, *model.info.composites])
+        raise PreferenceRequired(
+            "these weights have several objectives and no gating: give preferences, "
+            f"a list of {{name: weight}} over {names}"
+        )
+    return model.default_direction or (directions[0] if len(directions) == 1 else None)
+
+
+def explained_direction(
+    directions: Sequence[PreferenceDirection], model: ServedModel, *, ranked: bool
+) -> PreferenceDirection | None:
+    """Return the direction whose weights are the coefficients: the request's, if it has exactly one.
+
+    Raises:
+        PreferenceRequired: contributions are to be ranked and there are none.
+    """
+    direction = directions[0] if len(directions) == 1 else None
+    if direction is None and not model.info.has_scalar:
+        direction = model.default_direction
+    if ranked and direction is None and not model.info.has_gating:
+        raise PreferenceRequired("top_k ranks contributions, which these weights only have under one preference")
+    return direction

@@ -1,0 +1,155 @@
+"""`/openapi.json` and `/docs`. Examples fit the weights that are served, so each works when it is pasted.
+
+Bodies are read by us and not by the framework, so their schemas are added to its document here. The page's script
+and style come from this server: no third-party host is asked for anything.
+"""
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Response
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import FileResponse, HTMLResponse
+from pydantic import BaseModel, TypeAdapter
+from pydantic.json_schema import models_json_schema
+
+from app.api.answers import ProblemAnswer
+from app.api.dependencies import TIMEOUT_HEADER
+from app.api.problems import MEDIA_TYPE
+from app.api.schemas import MoslimBody, ObjectivesBody, ScoreBody, ScoringOptions, TokenizeBody
+from app.domain import ModelInfo
+
+REF_TEMPLATE = "#/components/schemas/{model}"
+BODIES: Mapping[str, type[BaseModel]] = MappingProxyType(
+    {"/score": ScoreBody, "/objectives": ObjectivesBody, "/moslim-classify": MoslimBody, "/tokenize": TokenizeBody}
+)
+HEADERS: tuple[dict[str, Any], ...] = (
+    {
+        "name": TIMEOUT_HEADER,
+        "in": "header",
+        "schema": {"type": "number", "exclusiveMinimum": 0},
+        "description": "Milliseconds after which the answer is of no use: work that has not begun by then is dropped.",
+    },
+    {
+        "name": "X-Request-Id",
+        "in": "header",
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:/+=-]{1,128}$"},
+        "description": "An id of the caller's own; it comes back in the answer, in errors and in the log.",
+    },
+)
+SECURITY_SCHEMES: Mapping[str, dict[str, str]] = MappingProxyType(
+    {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+        "basic": {"type": "http", "scheme": "basic", "description": "The key is the password."},
+    }
+)
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>armoserve</title>
+<link rel="stylesheet" href="docs/swagger-ui.css">
+</head>
+<body>
+<div id="swagger-ui"></div>
+<script src="docs/swagger-ui-bundle.js"></script>
+<script src="docs/start.js"></script>
+</body>
+</html>
+"""
+START_SCRIPT = """SwaggerUIBundle({
+  url: new URL("../openapi.json", document.currentScript.src).href,
+  dom_id: "#swagger-ui",
+  deepLinking: true,
+  validatorUrl: null,
+});
+"""
+PAGE_POLICY = "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/docs")
+async def docs() -> Response:
+    return HTMLResponse(PAGE, headers={"Content-Security-Policy": PAGE_POLICY})
+
+
+@router.get("/docs/start.js")
+async def start_script() -> Response:
+    return Response(START_SCRIPT, media_type="text/javascript")
+
+
+@router.get("/docs/swagger-ui-bundle.js")
+async def swagger_script() -> Response:
+    return FileResponse(_swagger_file("swagger-ui-bundle.js"))
+
+
+@router.get("/docs/swagger-ui.css")
+async def swagger_style() -> Response:
+    return FileResponse(_swagger_file("swagger-ui.css"))
+
+
+def openapi_document(app: FastAPI, info: ModelInfo | None) -> dict[str, Any]:
+    """Return the OpenAPI document; with `info`, its examples use the names of the weights that are served."""
+    document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    schemas.update(_body_schemas())
+    document["components"]["securitySchemes"] = dict(SECURITY_SCHEMES)
+    document["security"] = [*({name: []} for name in SECURITY_SCHEMES), {}]
+    examples = examples_for(info)
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            operation["responses"]["default"] = _problem_answer()
+            if path in BODIES:
+                operation["parameters"] = list(HEADERS if issubclass(BODIES[path], ScoringOptions) else HEADERS[1:])
+                operation["requestBody"] = _request_body(BODIES[path], examples[path])
+    return document
+
+
+def examples_for(info: ModelInfo | None) -> dict[str, dict[str, Any]]:
+    """Return a body per route that the served weights can answer."""
+    item = {
+        "prompt": 'What are some synonyms for the word "beautiful"?',
+        "responses": ["Nicely, Beautifully, Handsome, Stunning, Wonderful", "No."],
+    }
+    score: dict[str, Any] = dict(item)
+    targets: dict[str, int] = {"helpfulness": 5, "honesty": 3}
+    if info is not None:
+        if not info.has_scalar:
+            score["preferences"] = [{info.objective_names[0]: 1.0}]
+        targets = {head.name: head.classes for head in info.heads}
+    return {
+        "/score": score,
+        "/objectives": {**score, "top_k": 3} if info is None or info.has_gating else score,
+        "/moslim-classify": {**item, "targets": targets},
+        "/tokenize": item,
+    }
+
+
+def _body_schemas() -> dict[str, Any]:
+    _, bodies = models_json_schema([(body, "validation") for body in BODIES.values()], ref_template=REF_TEMPLATE)
+    problem = TypeAdapter(ProblemAnswer).json_schema(ref_template=REF_TEMPLATE)
+    return {**bodies["$defs"], **problem.pop("$defs"), "ProblemAnswer": problem}
+
+
+def _request_body(body: type[BaseModel], example: Mapping[str, Any]) -> dict[str, Any]:
+    schema = {"$ref": REF_TEMPLATE.format(model=body.__name__)}
+    return {"required": True, "content": {"application/json": {"schema": schema, "example": dict(example)}}}
+
+
+def _problem_answer() -> dict[str, Any]:
+    schema = {"$ref": REF_TEMPLATE.format(model="ProblemAnswer")}
+    return {"description": "An error, as a problem document", "content": {MEDIA_TYPE: {"schema": schema}}}
+
+
+def _swagger_file(name: str) -> Path:
+    """Return a file of Swagger UI, which the package fastapi-offline carries."""
+    package = find_spec("fastapi_offline")
+    if package is None or package.origin is None:
+        raise FileNotFoundError("the package fastapi-offline is not installed")
+    return Path(package.origin).parent / "static" / name

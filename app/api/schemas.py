@@ -1,0 +1,212 @@
+"""What callers send: items in their three forms and the options of each route. Nothing unknown, nothing converted.
+
+What a body *says* is checked here; whether a conversation makes sense is for `app.domain.Item`.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic_core import PydanticCustomError
+
+from app.domain import Item, Message, Role, Truncation
+from app.errors import ArmoserveError, InvalidConversation
+from app.serving.jobs import Priority
+
+MOST_DIRECTIONS = 256
+FORMS = "an item is {prompt, responses}, {prompt, response} or {messages}"
+ITEM_FIELDS = ("prompt", "responses", "response", "messages")
+PAIR_FIELDS = frozenset({"text_1", "text_2", "data_1", "data_2", "queries"})
+"""What vLLM's own /score takes: pairs of texts."""
+
+FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
+Direction = dict[str, FiniteFloat]
+
+
+class StrictModel(BaseModel):
+    """A part of a body: unknown fields are refused, and nothing is converted."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+
+
+class MessageBody(StrictModel):
+    """One turn."""
+
+    role: Role
+    content: str
+
+    def to_message(self) -> Message:
+        return Message(self.role, self.content)
+
+
+Turns = Annotated[list[MessageBody], Field(fail_fast=True)]
+
+
+def _kind_of_prompt(value: object) -> str:
+    return "(text)" if isinstance(value, str) else "(turns)"
+
+
+Prompt = Annotated[Annotated[str, Tag("(text)")] | Annotated[Turns, Tag("(turns)")], Discriminator(_kind_of_prompt)]
+
+
+class ItemFields(StrictModel):
+    """One prompt with one or more responses."""
+
+    prompt: Prompt | None = None
+    """The user's text, or turns that end with the user's."""
+    responses: Annotated[list[str], Field(fail_fast=True)] | None = None
+    """The responses to rate."""
+    response: str | None = None
+    """The one response to rate, in place of `responses`."""
+    messages: Turns | None = None
+    """A whole conversation in place of `prompt` and `response`; its last message is the response."""
+
+    def given_fields(self) -> list[str]:
+        return [name for name in ITEM_FIELDS if getattr(self, name) is not None]
+
+    def check_form(self) -> None:
+        given = self.given_fields()
+        if given not in (["prompt", "responses"], ["prompt", "response"], ["messages"]):
+            raise _fault(f"{FORMS}; this one has {' and '.join(given) or 'none of these'}")
+
+    def to_item(self) -> Item:
+        """Return the item as the core knows it.
+
+        Raises:
+            InvalidConversation: the turns are out of order, or there is no response.
+        """
+        if self.messages is not None:
+            return _conversation_item([message.to_message() for message in self.messages])
+        responses = (self.response,) if self.response is not None else tuple(self.responses or ())
+        if isinstance(self.prompt, str):
+            return Item((Message("user", self.prompt),), responses)
+        return Item(tuple(message.to_message() for message in self.prompt or ()), responses)
+
+
+class ItemBody(ItemFields):
+    """One item of `items`."""
+
+    @model_validator(mode="after")
+    def _has_one_form(self) -> Self:
+        self.check_form()
+        return self
+
+
+class TruncationOption(StrictModel):
+    """The option that every route takes."""
+
+    truncate: Truncation = "never"
+    """`never`: an item over the limit is an error. `prompt_left`: leading turns are dropped until it fits."""
+
+
+class ScoringOptions(TruncationOption):
+    """The options of every route that scores."""
+
+    composites: dict[str, Direction] = {}
+    """Names usable in a direction beside the objectives: `{name: {objective: weight}}`."""
+    priority: Priority = "interactive"
+    """`bulk` fills what `interactive` leaves."""
+
+
+class ItemsBody(ItemFields):
+    """Either `items`, or one item's own fields."""
+
+    items: Annotated[list[ItemBody], Field(fail_fast=True)] | None = None
+    """Items to rate; an item at fault is an error among the results. One item's fields may stand here instead."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_not_a_pair_of_texts(cls, content: Any) -> Any:
+        if isinstance(content, dict) and not PAIR_FIELDS.isdisjoint(content):
+            names = " and ".join(sorted(PAIR_FIELDS.intersection(content)))
+            raise _fault(
+                f"{names}: these are vLLM's pairs of texts, which /rerank takes (query, documents); "
+                f"here responses to a prompt are rated: {FORMS}"
+            )
+        return content
+
+    @model_validator(mode="after")
+    def _has_items_or_is_one(self) -> Self:
+        if self.items is None:
+            self.check_form()
+        elif given := self.given_fields():
+            raise _fault(f"{given[0]} stands beside items; an item's fields belong inside items, or items must go")
+        return self
+
+    @property
+    def is_single(self) -> bool:
+        """Whether the body is one item itself, whose error is the request's own."""
+        return self.items is None
+
+    def all_items(self) -> Sequence[ItemFields]:
+        return [self] if self.items is None else self.items
+
+
+class ScoreBody(ItemsBody, ScoringOptions):
+    """The body of `POST /score`."""
+
+    preferences: Annotated[list[Direction], Field(max_length=MOST_DIRECTIONS)] | None = None
+    """Directions over objectives and composites; each is normalised to length 1 and ranks the responses its own way."""
+
+
+class ObjectivesBody(ScoreBody):
+    """The body of `POST /objectives`."""
+
+    top_k: Annotated[int, Field(ge=1)] | None = None
+    """Keep the objectives with the k largest contributions; the rest becomes one row, `other`."""
+
+
+class TokenizeBody(ItemsBody, TruncationOption):
+    """The body of `POST /tokenize`."""
+
+    targets: Literal["prefix"] | None = None
+    """`prefix`: strip an intensity prefix from each prompt, as /moslim-classify does with the same option."""
+
+
+def _kind_of_targets(value: object) -> str:
+    return "(prefix)" if isinstance(value, str) else "(levels)"
+
+
+Levels = dict[str, int]
+Targets = Annotated[
+    Annotated[Levels, Tag("(levels)")] | Annotated[Literal["prefix"], Tag("(prefix)")], Discriminator(_kind_of_targets)
+]
+
+
+class TargetedItemBody(ItemBody):
+    """One item of `items`, with targets of its own."""
+
+    targets: Targets | None = None
+    """Targets of this item, in place of those of the request."""
+
+
+class MoslimBody(ItemsBody, ScoringOptions):
+    """The body of `POST /moslim-classify`."""
+
+    items: Annotated[list[TargetedItemBody], Field(fail_fast=True)] | None = None  # type: ignore[assignment]
+    """Items to classify; an item at fault is an error among the results. One item's fields may stand here instead."""
+    targets: Targets | None = None
+    """Levels to reward, `{head: level}`, from 1; or `prefix`: read them from `<helpfulness 5>` before each prompt."""
+
+
+def items_of(body: ItemsBody) -> list[Item | ArmoserveError]:
+    """Return the items of a body; one that makes no conversation becomes its error."""
+    return [_item_or_error(fields) for fields in body.all_items()]
+
+
+def _item_or_error(fields: ItemFields) -> Item | ArmoserveError:
+    try:
+        return fields.to_item()
+    except ArmoserveError as error:
+        return error
+
+
+def _conversation_item(messages: list[Message]) -> Item:
+    if not messages or messages[-1].role != "assistant":
+        raise InvalidConversation("the last message must be the assistant's: it is the response to rate")
+    return Item(tuple(messages[:-1]), (messages[-1].content,))
+
+
+def _fault(message: str) -> PydanticCustomError:
+    # The message is data, not a template: braces in it mean themselves.
+    return PydanticCustomError("form", "{message}", {"message": message})

@@ -1,0 +1,114 @@
+"""The HTTP server: uvicorn, with an order of shutting down that a load balancer can follow.
+
+SIGTERM → `is_draining`, so /readyz fails → `drain_delay_seconds`, in which requests are still taken → stop accepting
+→ finish what is inside within `drain_timeout_seconds`, then fail what still waits → exit 0. A second signal exits
+at once.
+"""
+
+import asyncio
+import logging
+import math
+import os
+import signal
+import socket
+import time
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from app.api.state import ServerState
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 2048
+"""Trainers open a thousand connections at once."""
+KEEP_ALIVE_SECONDS = 75
+"""Longer than load balancers keep idle connections, so that it is not we who close under a request."""
+LARGEST_HEAD_BYTES = 64 * 1024
+ANSWERS_GO_OUT_SECONDS = 0.5
+ABANDON_SECONDS = 5
+"""After the drain timeout, for the answers to what was abandoned."""
+
+
+class BoundedHeadProtocol(HttpToolsProtocol):
+    """uvicorn's protocol, with a bound on a request's line and headers, which httptools keeps without one."""
+
+    head_bytes = 0
+    reads_head = True
+
+    def data_received(self, data: bytes) -> None:
+        if self.reads_head:
+            self.head_bytes += len(data)
+        super().data_received(data)
+        if self.reads_head and self.head_bytes > LARGEST_HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response("The request line and headers are too large.")
+
+    def on_headers_complete(self) -> None:
+        self.reads_head = False
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self.reads_head = True
+        self.head_bytes = 0
+        super().on_message_complete()
+
+
+class DrainingServer(uvicorn.Server):
+    """uvicorn's server with our order of shutting down."""
+
+    def __init__(
+        self, app: FastAPI, state: ServerState, address: tuple[str, int], *, drain_delay: float, drain_timeout: float
+    ) -> None:
+        config = uvicorn.Config(
+            app,
+            *address,
+            http=BoundedHeadProtocol,
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            backlog=BACKLOG,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=math.ceil(drain_timeout) + ABANDON_SECONDS,
+        )
+        super().__init__(config)
+        self.failure: Exception | None = None
+        self._state = state
+        self._drain_delay = drain_delay
+        self._drain_timeout = drain_timeout
+        self._accept_until: float | None = None
+        state.on_fatal = self.fail
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to drain; on a second signal exit at once. At a keyboard (SIGINT) nobody waits for balancers."""
+        del frame
+        if self._accept_until is not None:
+            os._exit(128 + sig)
+        self._state.is_draining = True
+        self._accept_until = time.monotonic() + (0.0 if sig == signal.SIGINT else self._drain_delay)
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._accept_until is not None and time.monotonic() >= self._accept_until:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        abandoning = asyncio.create_task(self._abandon_late())
+        await super().shutdown(sockets)
+        abandoning.cancel()
+
+    def fail(self, error: Exception) -> None:
+        """End the process for an error that only a new one can mend, once the answers at hand have gone out."""
+        if self.failure is None:
+            self.failure = error
+            self._state.is_draining = True
+            self._accept_until = time.monotonic() + ANSWERS_GO_OUT_SECONDS
+
+    async def _abandon_late(self) -> None:
+        await asyncio.sleep(self._drain_timeout)
+        log.warning("the drain timeout passed: what still waits is given up")
+        if self._state.model is not None:
+            await self._state.model.service.stop()

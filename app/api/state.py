@@ -1,0 +1,75 @@
+"""What the routes share about the running server: its limits, the model once it is loaded, and whether it drains."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry
+
+from app.domain import Item, ModelInfo, Truncation
+from app.errors import NotReady
+from app.preferences import PreferenceDirection
+from app.serving.metrics import Metrics
+from app.serving.service import ScoringService
+
+if TYPE_CHECKING:
+    from app.text.tokenization import RenderedItem
+
+log = logging.getLogger(__name__)
+
+Fatal = Callable[[Exception], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one request may hold."""
+
+    max_body_bytes: int
+    max_items: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A loaded model, checked and ready to score."""
+
+    info: ModelInfo
+    service: ScoringService
+    metrics: Metrics
+    render: "Callable[[Item, Truncation], RenderedItem]"
+    is_full: Callable[[], bool]
+    """Whether a request would be refused now for what waits before it."""
+    default_direction: PreferenceDirection | None = None
+    """What gives weights without a scalar of their own one."""
+
+
+class ServerState:
+    """The one mutable object behind the routes: it goes from loading to serving to draining."""
+
+    def __init__(self, limits: Limits, registry: CollectorRegistry, versions: Mapping[str, str]) -> None:
+        self.limits = limits
+        self.registry = registry
+        self.versions = versions
+        self.model: ServedModel | None = None
+        self.is_draining = False
+        self.on_fatal: Fatal = _log_fatal
+
+    def loaded_model(self) -> ServedModel:
+        """Return the model.
+
+        Raises:
+            NotReady: it is still being loaded or checked.
+        """
+        if self.model is None:
+            raise NotReady("the weights are still being loaded and checked")
+        return self.model
+
+    def observe_request(self, route: str, status: int, seconds: float) -> None:
+        """Count an answered request; before the model is there nothing is counted."""
+        if self.model is not None:
+            self.model.metrics.requests.labels(route, str(status)).inc()
+            self.model.metrics.request_seconds.labels(route).observe(seconds)
+
+
+def _log_fatal(error: Exception) -> None:
+    log.critical("the process should end: %s", error)
