@@ -106,6 +106,17 @@ def field_path(location: tuple[int | str, ...]) -> str:
     return path.removeprefix(".")
 
 
+def is_unicode(text: str) -> bool:
+    """Say whether a text is free of lone surrogates."""
+    if text.isascii():
+        return True
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _refuse_size(max_body_bytes: int) -> NoReturn:
     raise BodyTooLarge(f"the body is larger than {max_body_bytes} bytes")
 
@@ -116,7 +127,7 @@ def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         twice = next(name for position, name in enumerate(names) if name in names[:position])
         raise MalformedBody(f"the name {_printable(twice)!r} is given twice in one object")
-    if not all(name.isascii() or _is_unicode(name) for name in members):
+    if not all(map(is_unicode, members)):
         raise MalformedBody("a name holds a lone surrogate, which is no character")
     return members
 
@@ -139,14 +150,6 @@ def _bounded_integer(digits: str) -> int:
     return number
 
 
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _malformed(error: ValidationError) -> MalformedBody:
     faults = error.errors(include_url=False, include_context=False, include_input=False)[:MOST_FAULTS_SHOWN]
     fields = tuple((field_path(fault["loc"]), _words(fault)) for fault in faults)
@@ -157,8 +160,6 @@ def _malformed(error: ValidationError) -> MalformedBody:
 def _words(fault: ErrorDetails) -> str:
     if fault["type"] == "extra_forbidden":
         return "there is no such field"
-    if fault["type"] == "string_unicode":
-        return "the text holds a lone surrogate, which is no character"
     message = fault["msg"].removeprefix("Value error, ")
     return message[:1].lower() + message[1:]
 

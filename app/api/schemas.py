@@ -6,9 +6,10 @@ What a body *says* is checked here; whether a conversation makes sense is for `a
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
+from app.api.json_body import is_unicode
 from app.domain import Item, Message, Role, Truncation
 from app.errors import ArmoserveError, InvalidConversation
 from app.serving.jobs import Priority
@@ -19,6 +20,15 @@ ITEM_FIELDS = ("prompt", "responses", "response", "messages")
 PAIR_FIELDS = frozenset({"text_1", "text_2", "data_1", "data_2", "queries"})
 """What vLLM's own /score takes: pairs of texts."""
 
+
+def _without_lone_surrogates(text: str) -> str:
+    """Refuse half of a pair, which JSON can escape and no tokenizer can read."""
+    if not is_unicode(text):
+        raise _fault("the text holds a lone surrogate, which is no character")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_without_lone_surrogates)]
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 Direction = dict[str, FiniteFloat]
 
@@ -33,7 +43,7 @@ class MessageBody(StrictModel):
     """One turn."""
 
     role: Role
-    content: str
+    content: Text
 
     def to_message(self) -> Message:
         return Message(self.role, self.content)
@@ -46,7 +56,7 @@ def _kind_of_prompt(value: object) -> str:
     return "(text)" if isinstance(value, str) else "(turns)"
 
 
-Prompt = Annotated[Annotated[str, Tag("(text)")] | Annotated[Turns, Tag("(turns)")], Discriminator(_kind_of_prompt)]
+Prompt = Annotated[Annotated[Text, Tag("(text)")] | Annotated[Turns, Tag("(turns)")], Discriminator(_kind_of_prompt)]
 
 
 class ItemFields(StrictModel):
@@ -54,9 +64,9 @@ class ItemFields(StrictModel):
 
     prompt: Prompt | None = None
     """The user's text, or turns that end with the user's."""
-    responses: Annotated[list[str], Field(fail_fast=True)] | None = None
+    responses: Annotated[list[Text], Field(fail_fast=True)] | None = None
     """The responses to rate."""
-    response: str | None = None
+    response: Text | None = None
     """The one response to rate, in place of `responses`."""
     messages: Turns | None = None
     """A whole conversation in place of `prompt` and `response`; its last message is the response."""

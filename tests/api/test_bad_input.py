@@ -1,0 +1,213 @@
+"""Bad input ends in the right status and problem type, names what was wrong, shows no text, and harms nothing."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.api.fake_engine import FAIL, HOLD, NAN
+from tests.api.serving import Served
+
+SECRET = "xyzzy-plugh"
+GOOD = {"prompt": "Say something", "response": "aei? bcd"}
+
+
+def item(**changes: Any) -> dict[str, Any]:
+    return {"prompt": SECRET, "response": SECRET, **changes}
+
+
+def turn(role: str, content: Any = SECRET) -> dict[str, Any]:
+    return {"role": role, "content": content}
+
+
+MALFORMED = (422, "malformed-body")
+CONVERSATION = (400, "invalid-conversation")
+UNKNOWN = (400, "unknown-name")
+
+BAD_BYTES: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", "not JSON"),
+    "not json": (b"hello", "not JSON"),
+    "cut short": (b'{"prompt": "x", "respon', "not JSON"),
+    "two documents": (b'{"prompt": "x", "response": "y"} {}', "not JSON"),
+    "trailing comma": (b'{"prompt": "x", "response": "y",}', "not JSON"),
+    "single quotes": (b"{'prompt': 'x'}", "not JSON"),
+    "a comment": (b'{"prompt": "x" /* y */}', "not JSON"),
+    "a control character": (b'{"prompt": "x\x01", "response": "y"}', "not JSON"),
+    "a byte order mark": (b'\xef\xbb\xbf{"prompt": "x", "response": "y"}', "not JSON"),
+    "utf-16": ('{"prompt": "x", "response": "y"}'.encode("utf-16"), "UTF-8"),
+    "not utf-8": (b'{"prompt": "\xff\xfe", "response": "y"}', "UTF-8"),
+    "a surrogate in utf-8": (b'{"prompt": "\xed\xa0\x80", "response": "y"}', "UTF-8"),
+    "a list": (b"[]", "must be a JSON object"),
+    "null": (b"null", "must be a JSON object"),
+    "a string": (b'"prompt"', "must be a JSON object"),
+    "a name twice": (b'{"prompt": "x", "prompt": "y", "response": "z"}', "'prompt' is given twice"),
+    "a name twice inside": (b'{"messages": [{"role": "user", "role": "user"}]}', "'role' is given twice"),
+    "a lone surrogate": (b'{"prompt": "\\ud800", "response": "y"}', "prompt: the text holds a lone surrogate"),
+    "a lone surrogate in a response": (b'{"prompt": "x", "responses": ["a", "\\udc00"]}', "responses[1]"),
+    "a lone surrogate in a turn": (b'{"messages": [{"role": "user", "content": "\\ud800"}]}', "messages[0].content"),
+    "a lone surrogate as a name": (b'{"\\ud800": 1}', "lone surrogate"),
+    "a lone surrogate as a name twice": (b'{"\\ud800": 1, "\\ud800": 2}', "given twice"),
+    "NaN": (b'{"prompt": "x", "response": "y", "preferences": [{"length": NaN}]}', "NaN is not a JSON number"),
+    "infinity": (b'{"prompt": "x", "response": "y", "preferences": [{"length": -Infinity}]}', "-Infinity"),
+    "1e999": (b'{"prompt": "x", "response": "y", "preferences": [{"length": 1e999}]}', "too large"),
+    "a huge integer": (b'{"prompt": "x", "response": "y", "top_k": 99999999999999999999}', "64 bits"),
+    "an endless integer": (b'{"prompt": "x", "response": "y", "top_k": ' + b"9" * 5000 + b"}", "64 bits"),
+    "an endless fraction": (b'{"preferences": [{"length": 0.' + b"1" * 5000 + b"}]}", "too large or too long"),
+    "deep nesting": (b"[" * 100_000, "nested too deeply"),
+}
+
+BAD_BODIES: dict[str, tuple[Any, tuple[int, str], str]] = {
+    "no field": ({}, MALFORMED, "an item is {prompt, responses}, {prompt, response} or {messages}"),
+    "no response": ({"prompt": SECRET}, MALFORMED, "this one has prompt"),
+    "no prompt": ({"responses": [SECRET]}, MALFORMED, "this one has responses"),
+    "response and responses": (item(responses=[SECRET]), MALFORMED, "prompt and responses and response"),
+    "prompt and messages": (item(messages=[turn("user")]), MALFORMED, "prompt and response and messages"),
+    "items and a field": ({"items": [], "prompt": SECRET}, MALFORMED, "prompt stands beside items"),
+    "an unknown field": (item(temperature=1), MALFORMED, "temperature: there is no such field"),
+    "an unknown field of an item": ({"items": [item(truncate="never")]}, MALFORMED, "items[0].truncate"),
+    "an unknown field of a turn": (
+        {"messages": [turn("user") | {"text": SECRET}]},
+        MALFORMED,
+        "messages[0].text: there is no such field",
+    ),
+    "a number as prompt": (item(prompt=7), MALFORMED, "prompt: "),
+    "an object as prompt": (item(prompt={"text": SECRET}), MALFORMED, "prompt: "),
+    "a number as response": (item(response=7), MALFORMED, "response: "),
+    "a response that is null": ({"prompt": SECRET, "responses": [None]}, MALFORMED, "responses[0]"),
+    "a text as responses": ({"prompt": SECRET, "responses": SECRET}, MALFORMED, "responses: "),
+    "a text as items": ({"items": SECRET}, MALFORMED, "items: "),
+    "a text as an item": ({"items": [GOOD, SECRET]}, MALFORMED, "items[1]: "),
+    "a text as a turn": ({"messages": [SECRET]}, MALFORMED, "messages[0]: "),
+    "an unknown role": ({"messages": [turn("tool"), turn("assistant")]}, MALFORMED, "messages[0].role: "),
+    "a turn without content": ({"messages": [{"role": "user"}]}, MALFORMED, "messages[0].content: "),
+    "parts as content": (
+        {"messages": [turn("user", [{"type": "text", "text": SECRET}])]},
+        MALFORMED,
+        "messages[0].content: ",
+    ),
+    "too many items": ({"items": [GOOD] * 65}, MALFORMED, "items holds 65 items; at most 64"),
+    "an unknown truncation": (item(truncate="right"), MALFORMED, "truncate: "),
+    "an unknown priority": (item(priority="urgent"), MALFORMED, "priority: "),
+    "preferences as an object": (item(preferences={"length": 1}), MALFORMED, "preferences: "),
+    "a weight as text": (item(preferences=[{"length": "1"}]), MALFORMED, "preferences[0].length: "),
+    "a weight as truth": (item(preferences=[{"length": True}]), MALFORMED, "preferences[0].length: "),
+    "too many directions": (item(preferences=[{"length": 1}] * 257), MALFORMED, "preferences: "),
+    "an empty direction": (item(preferences=[{}]), MALFORMED, "zero"),
+    "a zero direction": (item(preferences=[{"length": 0}]), MALFORMED, "zero"),
+    "an unknown objective": (item(preferences=[{"lenght": 1}]), UNKNOWN, "length, vowels, questions, talkative"),
+    "an unknown objective in a composite": (item(composites={"new": {"lenght": 1}}), UNKNOWN, "'lenght'"),
+    "a composite that hides an objective": (item(composites={"length": {"vowels": 1}}), MALFORMED, "'length'"),
+    "vLLM's pair of texts": ({"text_1": SECRET, "text_2": [SECRET], "model": "m"}, MALFORMED, "/rerank"),
+    "no turn": ({"messages": []}, CONVERSATION, "the last message must be the assistant's"),
+    "no response in turns": ({"messages": [turn("user")]}, CONVERSATION, "the last message must be the assistant's"),
+    "only a response": ({"messages": [turn("assistant")]}, CONVERSATION, "must end with a user message"),
+    "no responses": ({"prompt": SECRET, "responses": []}, CONVERSATION, "no response"),
+    "an empty prompt of turns": (item(prompt=[]), CONVERSATION, "must end with a user message"),
+    "a prompt that ends with the assistant": (
+        item(prompt=[turn("user"), turn("assistant")]),
+        CONVERSATION,
+        "must end with a user message",
+    ),
+    "two users in a row": (item(prompt=[turn("user"), turn("user")]), CONVERSATION, "prompt message 1"),
+    "a late system": (item(prompt=[turn("user"), turn("system"), turn("user")]), CONVERSATION, "prompt message 1"),
+    "too long": (item(prompt=SECRET * 100), (413, "too-many-tokens"), "the limit is 400"),
+    "too long to be truncated": (
+        item(response=SECRET * 100, truncate="prompt_left"),
+        (413, "too-many-tokens"),
+        "the limit is 400",
+    ),
+}
+
+BAD_OPTIONS: dict[str, tuple[str, Any, tuple[int, str], str]] = {
+    "top_k of none": ("/objectives", item(top_k=0), MALFORMED, "top_k: "),
+    "top_k of a half": ("/objectives", item(top_k=1.5), MALFORMED, "top_k: "),
+    "top_k of another route": ("/score", item(top_k=1), MALFORMED, "top_k: there is no such field"),
+    "targets of another route": ("/score", item(targets="prefix"), MALFORMED, "targets: there is no such field"),
+    "an unknown word for targets": ("/moslim-classify", item(targets="all"), MALFORMED, "targets: "),
+    "a level as text": ("/moslim-classify", item(targets={"harmless": "2"}), MALFORMED, "targets.harmless: "),
+    "an unknown head": ("/moslim-classify", item(targets={"honesty": 1}), UNKNOWN, "helpfulness, harmless"),
+    "a level of 0": ("/moslim-classify", item(targets={"harmless": 0}), UNKNOWN, "from 1 to 2"),
+    "a level too high": ("/moslim-classify", item(targets={"harmless": 3}), UNKNOWN, "from 1 to 2"),
+    "an unknown head in a prefix": (
+        "/moslim-classify",
+        item(prompt=f"<kindness 2>{SECRET}", targets="prefix"),
+        UNKNOWN,
+        "helpfulness 1 to 3, harmless 1 to 2",
+    ),
+    "targets for tokens": ("/tokenize", item(targets={"harmless": 1}), MALFORMED, "targets: "),
+}
+
+
+def check(served: Served, response: Any, expected: tuple[int, str], words: str) -> None:
+    problem = response.json()
+    assert (response.status_code, problem["type"], problem["status"]) == (*expected, expected[0])
+    assert response.headers["content-type"] == "application/problem+json"
+    assert problem["request_id"] == response.headers["x-request-id"]
+    assert problem["title"]
+    assert words in problem["detail"]
+    assert SECRET not in response.text
+    (result,) = served.post("/score", GOOD).json()["results"]
+    assert result["tokens"] == {"prompt": 30, "responses": [9]}
+
+
+@pytest.mark.parametrize("name", BAD_BYTES)
+@pytest.mark.parametrize("route", ["/score", "/objectives", "/moslim-classify", "/tokenize"])
+def test_what_is_not_json(served: Served, route: str, name: str) -> None:
+    content, words = BAD_BYTES[name]
+    check(served, served.client.post(route, content=content), MALFORMED, words)
+
+
+@pytest.mark.parametrize("name", BAD_BODIES)
+def test_what_does_not_fit(served: Served, name: str) -> None:
+    body, expected, words = BAD_BODIES[name]
+    check(served, served.post("/score", body), expected, words)
+
+
+@pytest.mark.parametrize("name", BAD_OPTIONS)
+def test_options_that_do_not_fit(served: Served, name: str) -> None:
+    route, body, expected, words = BAD_OPTIONS[name]
+    check(served, served.post(route, body), expected, words)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "soon", "nan", "inf", "1e3", "", "0.0", "1_000", "99999999999"])
+def test_a_wrong_deadline(served: Served, value: str) -> None:
+    response = served.post("/score", GOOD, headers={"X-Timeout-Ms": value})
+    check(served, response, MALFORMED, "X-Timeout-Ms must be a number of milliseconds above 0")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/score", 405), ("PUT", "/score", 405), ("POST", "/livez", 405), ("GET", "/nothing", 404)],
+)
+def test_wrong_routes_and_methods(served: Served, method: str, path: str, status: int) -> None:
+    check(served, served.client.request(method, path), (status, "about:blank"), "")
+
+
+def test_the_fields_at_fault_are_listed(served: Served) -> None:
+    problem = served.post("/score", item(temperature=1, truncate="right", priority="urgent")).json()
+    assert {fault["field"] for fault in problem["errors"]} == {"temperature", "truncate", "priority"}
+
+
+def test_long_names_are_cut_and_lists_of_faults_bounded(served: Served) -> None:
+    body = item(**{f"{index}" + "n" * 5000: 1 for index in range(100)})
+    problem = served.post("/score", body).json()
+    assert len(problem["errors"]) == 10
+    assert max(len(fault["field"]) for fault in problem["errors"]) <= 64
+
+
+def test_a_failing_pack_is_an_error_of_its_own_requests(served: Served) -> None:
+    for letter in (FAIL, NAN):
+        response = served.post("/score", item(response=letter))
+        check(served, response, (500, "inference-failed"), "")
+
+
+def test_a_large_body_is_parsed_aside_and_just_as_strictly(served: Served) -> None:
+    padding = " " * 300_000
+    good = json.dumps(GOOD) + padding
+    assert served.client.post("/score", content=good).status_code == 200
+    check(served, served.client.post("/score", content=good + "x"), MALFORMED, "not JSON")
+
+
+def test_the_hold_letter_is_not_in_the_tables() -> None:
+    """Whoever adds a row with it would wait for the watchdog."""
+    assert HOLD not in json.dumps([*BAD_BODIES.values(), *BAD_OPTIONS.values()], ensure_ascii=False)
