@@ -9,7 +9,6 @@ from threading import Lock
 import numpy as np
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, SummaryMetricFamily
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 from app.domain import FloatArray
 
@@ -47,9 +46,12 @@ class ArrayHistogram(Collector):
         family = HistogramMetricFamily(self._name, self._documentation, labels=self._labels)
         with self._lock:
             for one, counts, total in zip(self._series, self._counts, self._sums, strict=True):
-                edges = [*map(floatToGoString, one.bounds), "+Inf"]
-                buckets = list(zip(edges, map(float, np.cumsum(counts)), strict=True))
-                family.add_metric([one.label_value] if self._labels else [], buckets, float(total))
+                labels = dict(zip(self._labels, [one.label_value], strict=False))
+                for edge, count in zip((*map(str, one.bounds), "+Inf"), np.cumsum(counts).tolist(), strict=True):
+                    family.add_sample(f"{self._name}_bucket", labels | {"le": edge}, count)
+                family.add_sample(f"{self._name}_count", labels, int(counts.sum()))
+                if one.bounds[0] >= 0:  # a sum that can fall would be read as a counter that began anew
+                    family.add_sample(f"{self._name}_sum", labels, float(total))
         return [family]
 
 

@@ -91,7 +91,6 @@ class Batcher:
                 self._running = self._queue.take(builder)
                 if self._running:
                     await self._settle(self._running, builder.build())
-                    self._running = ()
                     self._queue.released()
         except Exception:
             logger.exception("the batcher failed: every job fails and liveness is lost")

@@ -72,7 +72,7 @@ class EngineThread:
             if self._has_ended:
                 return False
             if self._num_owed == 0:
-                self._hand_over(_answer_ping)
+                self._hand_over(self._answered)  # a ping: that the thread comes to it is the answer
             return self._clock() - self._owes_since <= seconds
 
     def _hand_over(self, call: Call) -> None:
@@ -85,9 +85,6 @@ class EngineThread:
         try:
             while (call := self._calls.get()) is not None:
                 call()
-                with self._lock:
-                    self._num_owed -= 1
-                    self._owes_since = self._clock()
         except BaseException as error:  # not the thread's own loop: a call that means to end it, as SystemExit does
             self._end(error)
         else:
@@ -95,7 +92,7 @@ class EngineThread:
 
     def _compute(self, pack: Pack, future: Future[Computed]) -> None:
         if not future.set_running_or_notify_cancel():
-            self._forget(future)
+            self._answered(future)
             return
         began_at = self._clock()
         try:
@@ -107,15 +104,17 @@ class EngineThread:
             outcome = error
         else:
             outcome = computed
-        self._forget(future)
+        self._answered(future)
         if isinstance(outcome, Exception):
             future.set_exception(outcome)
         else:
             future.set_result(outcome)
 
-    def _forget(self, future: Future[Computed]) -> None:
+    def _answered(self, *futures: Future[Computed]) -> None:
         with self._lock:
-            self._futures.discard(future)
+            self._futures.difference_update(futures)
+            self._num_owed -= 1
+            self._owes_since = self._clock()
 
     def _end(self, cause: BaseException | None) -> None:
         with self._lock:
@@ -127,7 +126,3 @@ class EngineThread:
             death.__cause__ = cause
             with suppress(InvalidStateError):  # whoever waited for it has left
                 future.set_exception(death)
-
-
-def _answer_ping() -> None:
-    """Do nothing: that the engine thread came to it is the answer."""

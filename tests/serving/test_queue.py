@@ -1,0 +1,262 @@
+"""Admission: all or none, by size, by tokens, by estimated time; priorities; dropping."""
+
+import asyncio
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from app.errors import DeadlineExceeded, Draining, NotReady, Overloaded, TooManyTokens
+from app.packing import PackBuilder
+from app.serving.metrics import Metrics
+from app.serving.queue import BULK_LEADS_AFTER, Job, JobQueue
+from tests.serving.harness import INFO, Clock, conversation, make_queue, run, until
+
+
+def take(queue: JobQueue) -> list[Job]:
+    return queue.take(PackBuilder(queue.max_pack_tokens))
+
+
+def test_interactive_goes_before_bulk_and_bulk_fills_what_is_left() -> None:
+    async def test() -> None:
+        queue = make_queue(max_pack_tokens=12)
+        bulk = queue.admit([conversation("aaa", "1"), conversation("bbb", "2")], "bulk")
+        interactive = queue.admit([conversation("ccc", "3"), conversation("ddd", "4")], "interactive")
+        assert take(queue) == [*interactive, bulk[0]]
+        assert take(queue) == [bulk[1]]
+
+    run(test)
+
+
+def test_bulk_rides_on_a_prefix_that_interactive_brings() -> None:
+    async def test() -> None:
+        queue = make_queue(max_pack_tokens=10)
+        first, same = queue.admit([conversation("bbbbbb", "1"), conversation("aaaaaa", "2")], "bulk")
+        interactive = queue.admit([conversation("aaaaaa", "33")], "interactive")
+        assert take(queue) == [*interactive, same]
+        assert take(queue) == [first]
+
+    run(test)
+
+
+def test_bulk_leads_a_pack_after_waiting_through_several() -> None:
+    async def test() -> None:
+        queue = make_queue(max_pack_tokens=4)
+        bulk = queue.admit([conversation("bbb", "b")], "bulk")
+        for _ in range(BULK_LEADS_AFTER):
+            interactive = queue.admit([conversation("iii", "i")], "interactive")
+            assert take(queue) == interactive
+        waiting = queue.admit([conversation("iii", "i")], "interactive")
+        assert take(queue) == bulk
+        assert take(queue) == waiting
+
+    run(test)
+
+
+def test_a_request_is_admitted_whole_or_not_at_all() -> None:
+    async def test() -> None:
+        queue = make_queue(max_queued_tokens=10)
+        queue.admit([conversation("aaaa", "1")], "interactive")
+        with pytest.raises(Overloaded):
+            queue.admit([conversation("bb", "2"), conversation("cc", "3")], "interactive")
+        admitted = queue.admit([conversation("ddd", "44")], "interactive")
+        assert [job.conversation for job in take(queue)] == [
+            conversation("aaaa", "1"),
+            *(job.conversation for job in admitted),
+        ]
+
+    run(test)
+
+
+def test_shared_prefixes_count_once_against_the_limit() -> None:
+    async def test() -> None:
+        queue = make_queue(max_queued_tokens=12)
+        assert len(queue.admit([conversation("aaaaaaaa", str(n)) for n in range(4)], "interactive")) == 4
+
+    run(test)
+
+
+def test_what_could_never_fit_is_too_many_tokens_and_not_overload() -> None:
+    async def test() -> None:
+        queue = make_queue(max_pack_tokens=10, max_queued_tokens=20)
+        with pytest.raises(TooManyTokens, match="response 1 has 11 tokens; one pack takes at most 10"):
+            queue.admit([conversation("aaaaa", "1"), conversation("aaaaa", "666666")], "interactive")
+        with pytest.raises(TooManyTokens, match="24 tokens; the queue takes at most 20"):
+            queue.admit([conversation(prompt * 7, "1") for prompt in "abc"], "interactive")
+        assert take(queue) == []
+
+    run(test)
+
+
+def test_before_any_measurement_only_the_tokens_limit() -> None:
+    async def test() -> None:
+        queue = make_queue(max_queued_tokens=30, max_wait_seconds=0.001)
+        queue.admit([conversation("a" * 19, "1")], "interactive")
+        assert queue.estimated_wait_seconds("interactive") is None
+        queue.admit([conversation("b" * 9, "2")], "interactive")
+        with pytest.raises(Overloaded) as caught:
+            queue.admit([conversation("c", "3")], "interactive")
+        assert caught.value.retry_after_seconds == 1.0
+
+    run(test)
+
+
+def test_overload_is_judged_by_the_time_that_the_waiting_tokens_take() -> None:
+    async def test() -> None:
+        queue = make_queue(max_wait_seconds=5.0)
+        queue.measured(tokens=20, seconds=2.0)
+        queue.admit([conversation("a" * 49, "1")], "interactive")
+        assert queue.estimated_wait_seconds("interactive") == pytest.approx(5.0)
+        queue.admit([conversation("b" * 29, "2")], "interactive")  # 5 seconds are not over the limit
+        with pytest.raises(Overloaded) as caught:
+            queue.admit([conversation("c", "3")], "interactive")
+        assert caught.value.retry_after_seconds == pytest.approx(3.0)  # 80 tokens at 10 a second, less the 5 allowed
+
+    run(test)
+
+
+def test_a_full_queue_says_when_there_will_be_room() -> None:
+    async def test() -> None:
+        queue = make_queue(max_queued_tokens=100)
+        queue.measured(tokens=20, seconds=2.0)
+        queue.admit([conversation("a" * 89, "1")], "interactive")
+        with pytest.raises(Overloaded) as caught:
+            queue.admit([conversation("b" * 59, "2")], "interactive")
+        assert caught.value.retry_after_seconds == pytest.approx(5.0)
+
+    run(test)
+
+
+def test_the_running_pack_counts_until_the_engine_is_free() -> None:
+    async def test() -> None:
+        queue = make_queue()
+        queue.measured(tokens=10, seconds=1.0)
+        queue.admit([conversation("a" * 19, "1")], "interactive")
+        take(queue)
+        assert queue.estimated_wait_seconds("interactive") == pytest.approx(2.0)
+        queue.released()
+        assert queue.estimated_wait_seconds("interactive") == 0.0
+
+    run(test)
+
+
+def test_speed_follows_the_last_packs_and_weighs_them_by_size() -> None:
+    async def test() -> None:
+        queue = make_queue()
+        queue.admit([conversation("a" * 99, "1")], "interactive")
+        queue.measured(tokens=1000, seconds=1.0)
+        queue.measured(tokens=1, seconds=0.1)  # a tiny pack is mostly overhead and says little
+        assert queue.estimated_wait_seconds("interactive") == pytest.approx(100 * (0.9 + 0.1) / (900 + 1))
+        for _ in range(100):
+            queue.measured(tokens=10, seconds=1.0)
+        assert queue.estimated_wait_seconds("interactive") == pytest.approx(10.0, rel=1e-2)
+
+    run(test)
+
+
+def test_a_bulk_flood_never_has_interactive_work_refused() -> None:
+    async def test() -> None:
+        queue = make_queue(max_queued_tokens=20, max_wait_seconds=1.0)
+        queue.admit([conversation("a" * 19, "1")], "bulk")
+        queue.measured(tokens=1, seconds=1.0)
+        with pytest.raises(Overloaded):
+            queue.admit([conversation("b", "2")], "bulk")
+        assert queue.admit([conversation("c", "3")], "interactive")
+
+    run(test)
+
+
+def test_refused_responses_are_counted() -> None:
+    async def test() -> None:
+        registry = CollectorRegistry()
+        queue = make_queue(Metrics(registry, INFO), max_queued_tokens=6)
+        queue.admit([conversation("aaa", "1")], "interactive")
+        with pytest.raises(Overloaded):
+            queue.admit([conversation("bb", "2"), conversation("bb", "3")], "interactive")
+        assert registry.get_sample_value("armoserve_dropped_total", {"reason": "overload"}) == 2
+        assert registry.get_sample_value("armoserve_queued_tokens", {"priority": "interactive"}) == 4
+
+    run(test)
+
+
+def test_a_job_whose_caller_is_gone_is_dropped_at_once_and_counted() -> None:
+    async def test() -> None:
+        registry = CollectorRegistry()
+        queue = make_queue(Metrics(registry, INFO))
+        gone, stays = queue.admit([conversation("aaa", "1"), conversation("bbb", "2")], "bulk")
+        gone.future.cancel()
+        await until(lambda: registry.get_sample_value("armoserve_queued_tokens", {"priority": "bulk"}) == 4)
+        assert registry.get_sample_value("armoserve_dropped_total", {"reason": "cancelled"}) == 1
+        assert take(queue) == [stays]
+
+    run(test)
+
+
+def test_a_job_cancelled_in_the_same_turn_is_neither_taken_nor_counted_twice() -> None:
+    async def test() -> None:
+        registry = CollectorRegistry()
+        queue = make_queue(Metrics(registry, INFO))
+        (gone,) = queue.admit([conversation("aaa", "1")], "interactive")
+        gone.future.cancel()
+        assert take(queue) == []
+        await asyncio.wait_for(queue.door.join(), 5)
+        assert registry.get_sample_value("armoserve_dropped_total", {"reason": "cancelled"}) == 1
+
+    run(test)
+
+
+def test_a_deadline_that_passes_in_the_queue_drops_the_job() -> None:
+    async def test() -> None:
+        clock, registry = Clock(), CollectorRegistry()
+        queue = make_queue(Metrics(registry, INFO), clock=clock)
+        (late,) = queue.admit([conversation("aaa", "1")], "interactive", deadline=clock.now + 1)
+        (patient,) = queue.admit([conversation("bbb", "2")], "interactive", deadline=clock.now + 9)
+        clock.now += 1
+        assert take(queue) == [patient]
+        with pytest.raises(DeadlineExceeded):
+            await late.future
+        assert registry.get_sample_value("armoserve_dropped_total", {"reason": "deadline"}) == 1
+
+    run(test)
+
+
+def test_a_deadline_that_has_passed_already_is_refused() -> None:
+    async def test() -> None:
+        clock = Clock()
+        queue = make_queue(clock=clock)
+        with pytest.raises(DeadlineExceeded):
+            queue.admit([conversation("aaa", "1")], "interactive", deadline=clock.now)
+        assert take(queue) == []
+
+    run(test)
+
+
+def test_a_closed_door_lets_those_inside_go_on() -> None:
+    async def test() -> None:
+        queue = make_queue()
+        with queue.door.entrance():
+            queue.door.close(lambda: Draining("shutting down"))
+            (job,) = queue.admit([conversation("aaa", "1")], "interactive")
+            with pytest.raises(Draining), queue.door.entrance():
+                pass
+        left = asyncio.ensure_future(queue.door.join())
+        await asyncio.sleep(0)
+        assert not left.done()
+        job.future.cancel()
+        await left
+
+    run(test)
+
+
+def test_an_abandoned_queue_fails_what_waits_and_what_comes_each_with_its_own_error() -> None:
+    async def test() -> None:
+        queue = make_queue()
+        jobs = queue.admit([conversation("aaa", "1"), conversation("bbb", "2")], "bulk")
+        queue.abandon(lambda: NotReady("stopped"))
+        errors = [job.future.exception() for job in jobs]
+        assert all(isinstance(error, NotReady) for error in errors)
+        assert errors[0] is not errors[1]
+        with pytest.raises(NotReady):
+            queue.admit([conversation("ccc", "3")], "interactive")
+        await queue.door.join()
+
+    run(test)
