@@ -1,0 +1,223 @@
+"""Recipes: a training run is a TOML file, parsed here into frozen dataclasses. Knows what may be set, not what it does.
+
+Every key has a default, so a recipe says only what differs; a key that is not known is an error. Units are in the names.
+"""
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TypeVar, cast, get_type_hints
+
+from training.errors import InvalidRecipe
+
+Section = TypeVar("Section")
+DTYPES: Final = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True, slots=True)
+class DataConfig:
+    """Which rows are used. Sources are the file names of `folder/ratings` and `folder/preferences`."""
+
+    folder: str = "../shared/data"
+    validation_share: float = 0.1
+    """Share of the prompts of the train split that only chooses between settings."""
+    min_ratings: int = 300
+    """An objective needs this many ratings in the train split."""
+    max_ratings_per_source: int = 4000
+    """Rated responses kept of one source, by a hash of prompt and response."""
+    max_responses_per_item: int = 8
+    """A prompt with more responses is cut into several items, its pairs kept whole."""
+    max_conversation_tokens: int = 2048
+    """Longer conversations lose the beginning of their prompt; longer responses are left out and counted."""
+
+    def __post_init__(self) -> None:
+        _require(0 < self.validation_share < 1, "data.validation_share must lie between 0 and 1")
+        _require(self.max_responses_per_item >= 2, "data.max_responses_per_item must be at least 2: a pair")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerConfig:
+    """A byte-level BPE tokenizer with the special tokens and the chat template of Llama 3."""
+
+    vocabulary_size: int = 8192
+
+    def __post_init__(self) -> None:
+        _require(
+            self.vocabulary_size >= 300, "tokenizer.vocabulary_size must be at least 300: bytes and special tokens"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ArchitectureConfig:
+    """The size of a Llama backbone that is trained from nothing."""
+
+    hidden_size: int = 256
+    layers: int = 4
+    attention_heads: int = 4
+    intermediate_size: int = 704
+    max_position_embeddings: int = 4096
+    dtype: str = "bfloat16"
+    """What the trained backbone is rounded to and stored in. The heads are fitted after the rounding, in float32."""
+
+    def __post_init__(self) -> None:
+        _require(self.dtype in DTYPES, f"architecture.dtype must be one of {', '.join(DTYPES)}")
+        whole = self.hidden_size % (2 * self.attention_heads) == 0
+        _require(whole, "architecture.hidden_size must be an even multiple of attention_heads")
+
+
+@dataclass(frozen=True, slots=True)
+class OptimiserConfig:
+    """AdamW with a linear warm-up and a cosine decay to zero, over packs of `pack_tokens`."""
+
+    epochs: float = 1.0
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    warmup_share: float = 0.05
+    pack_tokens: int = 8192
+
+    def __post_init__(self) -> None:
+        _require(self.epochs > 0, "epochs must be positive")
+        _require(0 <= self.warmup_share < 1, "warmup_share must lie in 0 … 1")
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneConfig:
+    """Joint training on preferences and ratings, so that the features are worth probing."""
+
+    optimiser: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(epochs=2.0, learning_rate=5e-4))
+    regression_weight: float = 1.0
+    """Weight of the regression loss beside the Bradley–Terry loss."""
+    language_weight: float = 0.0
+    """Weight of the language-modelling loss beside them, on sources that allow it."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeaturesConfig:
+    """One forward pass over all labelled items."""
+
+    pack_tokens: int = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class RidgeConfig:
+    """Strengths tried per objective; the best on the validation part is kept."""
+
+    strengths: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3, 1e4)
+
+
+@dataclass(frozen=True, slots=True)
+class DebiasConfig:
+    """How rewards are freed of the verbosity reward (ArmoRM Eq. 2–3)."""
+
+    correlation: str = "spearman"
+    tolerance: float = 0.005
+
+    def __post_init__(self) -> None:
+        _require(self.correlation in ("spearman", "pearson"), "debias.correlation must be spearman or pearson")
+
+
+@dataclass(frozen=True, slots=True)
+class GatingConfig:
+    """The gating MLP and its Bradley–Terry training (ArmoRM Eq. 4–5)."""
+
+    hidden_dim: int = 1024
+    n_hidden: int = 3
+    temperature: float = 10.0
+    initial_beta: float = 100.0
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    steps: int = 10_000
+    batch_size: int = 1024
+    validate_every_steps: int = 100
+    patience: int = 10
+    """Validations without a better loss after which training stops; the best weights are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportConfig:
+    """The weights folder that comes out."""
+
+    folder: str = "weights/default"
+    name: str = "armoserve-default"
+    description: str = ""
+    quantiles: int = 101
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationConfig:
+    """What the exported folder is measured on."""
+
+    pack_tokens: int = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A whole run: where it works, and one section per stage."""
+
+    work_folder: str
+    seed: int = 0
+    threads: int = 0
+    """CPU threads of torch; 0 leaves torch's own choice."""
+    mixed_precision: bool = True
+    """Train under bfloat16 autocast: parameters, optimiser and features stay float32."""
+    data: DataConfig = field(default_factory=DataConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    architecture: ArchitectureConfig = field(default_factory=ArchitectureConfig)
+    language_model: OptimiserConfig = field(default_factory=OptimiserConfig)
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    features: FeaturesConfig = field(default_factory=FeaturesConfig)
+    ridge: RidgeConfig = field(default_factory=RidgeConfig)
+    debias: DebiasConfig = field(default_factory=DebiasConfig)
+    gating: GatingConfig = field(default_factory=GatingConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read a recipe; relative folders in it are relative to the current directory.
+
+    Raises:
+        InvalidRecipe: the file is missing or not TOML, a key is unknown or missing, or a value is not allowed.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InvalidRecipe(f"there is no recipe {path}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidRecipe(f"{path.name} is not TOML: {error}") from error
+    return _section(Recipe, document, path.name)
+
+
+def _section(kind: type[Section], values: dict[str, Any], where: str) -> Section:
+    """Build one dataclass from a table, following the types of its fields."""
+    known = {entry.name: entry for entry in dataclasses.fields(cast("Any", kind))}
+    if unknown := values.keys() - known.keys():
+        raise InvalidRecipe(f"{where}: unknown key {', '.join(sorted(unknown))}; known are {', '.join(known)}")
+    for name, entry in known.items():
+        no_default = entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
+        if no_default and name not in values:
+            raise InvalidRecipe(f"{where}: the key {name} is missing")
+    hints = get_type_hints(kind)
+    return kind(**{name: _value(hints[name], value, f"{where}: {name}") for name, value in values.items()})
+
+
+def _value(kind: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise InvalidRecipe(f"{where} must be a table")
+        return _section(cast("type[Any]", kind), value, where)
+    if kind == tuple[float, ...]:
+        if not isinstance(value, list):
+            raise InvalidRecipe(f"{where} must be a list of numbers")
+        return tuple(_value(float, entry, where) for entry in value)
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise InvalidRecipe(f"{where} must be of type {kind.__name__}, not {type(value).__name__}")
+    return value
+
+
+def _require(condition: bool, message: str) -> None:  # noqa: FBT001 - reads as a sentence
+    if not condition:
+        raise InvalidRecipe(message)

@@ -1,0 +1,46 @@
+"""The labelled items of a recipe: sources read, sampled, brought together by prompt, objectives chosen.
+
+Reading is cheap and the same every time, so each stage that needs the items reads them anew.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.domain import Objective
+from training.configs import DataConfig
+from training.data.labelled import LabelledItem, labelled_items, num_ratings
+from training.data.objectives import choose_objectives
+from training.data.sources import RATINGS_ONLY_SOURCES, TRAIN, is_validation, keep_some, read_preferences, read_ratings
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """All labelled items of the train split, and the objectives their ratings are columns of."""
+
+    items: list[LabelledItem]
+    objectives: tuple[Objective, ...]
+    validation_share: float
+
+    def is_validation(self, item: LabelledItem) -> bool:
+        """Say whether an item belongs to the part that only chooses between settings."""
+        return is_validation(item.group, self.validation_share)
+
+    def language_items(self) -> list[LabelledItem]:
+        """Return the items whose text may be modelled: the training part, without sources kept for ratings."""
+        return [
+            item for item in self.items if not self.is_validation(item) and not RATINGS_ONLY_SOURCES & set(item.sources)
+        ]
+
+
+def read_dataset(config: DataConfig) -> Dataset:
+    """Read the train split of a data folder.
+
+    Raises:
+        InvalidData: a file is missing or a row does not fit.
+    """
+    folder = Path(config.folder)
+    rated = keep_some(read_ratings(folder, TRAIN), config.max_ratings_per_source)
+    objectives = choose_objectives(num_ratings(rated), config.min_ratings)
+    names = tuple(objective.name for objective in objectives)
+    items = labelled_items(rated, read_preferences(folder, TRAIN), names, config.max_responses_per_item)
+    return Dataset(items, objectives, config.validation_share)

@@ -1,0 +1,36 @@
+"""Every error training raises on purpose, as one tree under the service's own.
+
+ArmoserveError
+└── TrainingError
+    ├── InvalidRecipe            a key of the recipe is unknown, missing or has a value that is not allowed
+    ├── InvalidData              a data file is missing, or a row does not fit its schema; never echoes the text
+    ├── MissingArtifact          a stage was asked for before the ones it needs
+    ├── DivergedTraining         a loss became NaN or infinite
+    └── BadExport                the folder as loaded does not give the readouts of its parts
+"""
+
+from app.errors import ArmoserveError
+
+
+class TrainingError(ArmoserveError):
+    """Base of every error that training raises on purpose."""
+
+
+class InvalidRecipe(TrainingError):
+    """The recipe cannot be run; the message names the key and what is allowed."""
+
+
+class InvalidData(TrainingError):
+    """A data file is missing or a row does not fit its schema; the message names file and row."""
+
+
+class MissingArtifact(TrainingError):
+    """A stage needs the result of another that was not run with this recipe."""
+
+
+class DivergedTraining(TrainingError):
+    """A loss became NaN or infinite; nothing is written."""
+
+
+class BadExport(TrainingError):
+    """The folder as loaded does not give the readouts of its parts; it is not put in place."""

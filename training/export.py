@@ -1,0 +1,209 @@
+"""Write the weights folder: published ArmoRM layout, manifest, known answers, tokenizer and card.
+
+The folder appears only after it has been loaded by the server's own loader and gave the readouts of the parts it was
+made from. Knows no optimiser.
+"""
+
+import dataclasses
+import datetime as dt
+import hashlib
+import importlib.metadata
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from transformers import PreTrainedTokenizerFast
+
+from app.canary import make_canary, write_canary
+from app.domain import FloatArray
+from app.model.armorm import ArmoHead
+from app.model.backbone import Backbone
+from app.model.integrity import scoring_files, sha256_of
+from app.model.manifest import GatingSpec, Manifest, write_manifest
+from app.model.weights import load_reward_model
+from app.packing import Pack, PackOutput, pack_of
+from app.text.tokenization import load_tokenizer
+from training.artifacts import (
+    BACKBONE,
+    TENSORS_FILE,
+    TOKENIZER,
+    Features,
+    GatingFit,
+    RegressionFit,
+    RewardTransform,
+    Workspace,
+)
+from training.canary_items import CANARY_ITEMS
+from training.card import CARD_FILE, card
+from training.checkpoints import backbone_config, restore_backbone
+from training.configs import Recipe
+from training.data.dataset import read_dataset
+from training.data.jsonl import data_files, file_digest
+from training.data.objectives import VERBOSITY
+from training.errors import BadExport
+from training.heads import head_of, scores_of
+from training.inference import features_of, hidden_states
+
+TOKENIZER_FILES: Final = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+LIBRARIES: Final = ("torch", "transformers", "tokenizers", "numpy", "safetensors")
+LARGEST_DIFFERENCE: Final = 1e-5
+"""Allowed between the loaded folder and the parts it was made from, relative to the largest reward."""
+FLOAT32_TOLERANCE: Final = 1e-4
+"""Other processors add in another order."""
+HALF_PRECISION: Final = ("bfloat16", "float16")
+SAFETY_FACTOR: Final = 3.0
+"""Half-precision tolerances are this many times what was measured here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """All that a weights folder is made from."""
+
+    features: Features
+    regression: RegressionFit
+    transform: RewardTransform
+    gating: GatingFit
+    head: ArmoHead
+
+    @staticmethod
+    def of(recipe: Recipe, workspace: Workspace) -> "Parts":
+        regression, transform = workspace.load(RegressionFit), workspace.load(RewardTransform)
+        gating = workspace.load(GatingFit)
+        head = head_of(regression, transform, recipe.gating, gating)
+        return Parts(workspace.load(Features), regression, transform, gating, head)
+
+
+def run(recipe: Recipe, workspace: Workspace) -> None:
+    """Write the folder beside its place, check it, and move it in."""
+    target = Path(recipe.export.folder)
+    beside = target.parent / f".{target.name}.partial"
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    parts = Parts.of(recipe, workspace)
+    write_tensors(beside, recipe, workspace, parts.head)
+    for name in TOKENIZER_FILES:
+        shutil.copy(workspace.path(TOKENIZER) / name, beside / name)
+    manifest = make_manifest(recipe, workspace, parts, sha256_of(scoring_files(beside, [beside / TENSORS_FILE])))
+    write_manifest(beside, manifest)
+    (beside / CARD_FILE).write_text(card(manifest), encoding="utf-8")
+    check_and_record(beside, recipe, workspace, parts.head)
+    shutil.rmtree(target, ignore_errors=True)
+    beside.rename(target)
+    print(f"wrote {target}: {sum(file.stat().st_size for file in target.iterdir()) / 2**20:.1f} MiB")
+
+
+def write_tensors(folder: Path, recipe: Recipe, workspace: Workspace, head: ArmoHead) -> None:
+    """Write config.json and model.safetensors in the published layout: backbone as stored, heads in float32."""
+    state = workspace.load_state(BACKBONE)
+    tensors = {f"model.{key}": tensor for key, tensor in state.items()}
+    tensors |= {key: tensor.detach().contiguous() for key, tensor in head.state_dict().items()}
+    save_file(tensors, folder / TENSORS_FILE, metadata={"format": "pt"})
+    config = backbone_config(
+        recipe.architecture,
+        state["embed_tokens.weight"].shape[0],
+        num_objectives=head.regression_layer.out_features,
+        gating_temperature=recipe.gating.temperature,
+        gating_hidden_dim=recipe.gating.hidden_dim,
+        gating_n_hidden=recipe.gating.n_hidden,
+        **_token_ids(workspace.path(TOKENIZER)),
+    )
+    config.save_pretrained(folder)
+
+
+def _token_ids(tokenizer_folder: Path) -> dict[str, int]:
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(tokenizer_folder)
+    return {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+
+
+def make_manifest(recipe: Recipe, workspace: Workspace, parts: Parts, sha256: Mapping[str, str]) -> Manifest:
+    """Say what the folder is: objectives with the quantiles of their rewards, β, provenance, digests."""
+    features = parts.features
+    train_R = ~features.is_validation_R
+    rewards_RK = features.features_RD[train_R] @ parts.regression.weight_KD.T
+    points = np.linspace(0.0, 1.0, recipe.export.quantiles)
+    objectives = tuple(
+        dataclasses.replace(objective, quantiles=_quantiles(rewards_RK[:, index], points))
+        for index, objective in enumerate(read_dataset(recipe.data).objectives)
+    )
+    return Manifest(
+        name=recipe.export.name,
+        description=recipe.export.description,
+        objectives=objectives,
+        verbosity_objective=VERBOSITY,
+        gating=GatingSpec(beta=round(parts.gating.beta, 4)),
+        score_quantiles=_quantiles(scores_of(parts.head, features)[train_R], points),
+        provenance=provenance(recipe, workspace),
+        sha256=dict(sorted(sha256.items())),
+    )
+
+
+def provenance(recipe: Recipe, workspace: Workspace) -> dict[str, Any]:
+    """Say what made the folder: the recipe, the data, the libraries, the day."""
+    document = json.dumps(dataclasses.asdict(recipe), sort_keys=True)
+    folder = Path(recipe.data.folder)
+    return {
+        "recipe_sha256": hashlib.sha256(document.encode()).hexdigest()[:16],
+        "data_sha256": {
+            f"{kind}/{source}": file_digest(path)
+            for kind in ("ratings", "preferences")
+            for source, path in data_files(folder / kind).items()
+        },
+        "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
+        "date": dt.datetime.now(dt.UTC).date().isoformat(),
+        "stage_seconds": workspace.seconds(),
+    }
+
+
+def _quantiles(values_N: FloatArray, points: FloatArray) -> tuple[float, ...]:
+    return tuple(float(f"{value:.6g}") for value in np.quantile(values_N, points))
+
+
+def check_and_record(folder: Path, recipe: Recipe, workspace: Workspace, head: ArmoHead) -> None:
+    """Load the folder as the server does, compare it with the parts it was made from, and record the known answers.
+
+    Raises:
+        BadExport: the loaded folder does not give the readouts of its parts.
+    """
+    limit = recipe.architecture.max_position_embeddings
+    encode = load_tokenizer(folder, max_conversation_tokens=limit).encode
+    packs = [pack_of(encode(item, "never").conversations) for item in CANARY_ITEMS]
+    forward = load_reward_model(folder, device="cpu", dtype="float32").forward
+    backbone = restore_backbone(workspace, BACKBONE, recipe.architecture)
+    difference = largest_difference([forward(pack) for pack in packs], [read(backbone, head, pack) for pack in packs])
+    if not difference <= LARGEST_DIFFERENCE:
+        raise BadExport(f"the folder as loaded differs from its parts by {difference:.1e} of the largest reward")
+    tolerance = {"float32": FLOAT32_TOLERANCE}
+    expected = [forward(pack) for pack in packs]
+    for dtype in HALF_PRECISION:
+        half = load_reward_model(folder, device="cpu", dtype=dtype).forward
+        measured = largest_difference([half(pack) for pack in packs], expected)
+        tolerance[dtype] = float(f"{SAFETY_FACTOR * max(measured, FLOAT32_TOLERANCE):.1e}")
+    write_canary(folder, make_canary(CANARY_ITEMS, encode, forward, tolerance))
+
+
+@torch.inference_mode()
+def read(backbone: Backbone, head: ArmoHead, pack: Pack) -> PackOutput:
+    """Read a pack with the parts in memory."""
+    features_RD, prompt_features_PD = features_of(hidden_states(backbone, pack), pack)
+    output = head.readout(features_RD, prompt_features_PD, torch.from_numpy(pack.prefix_of_response_R))
+    arrays = {name: getattr(output, name).numpy() for name in ("rewards_RK", "gating_PK", "scores_R")}
+    return PackOutput(prefix_of_response_R=pack.prefix_of_response_R, **arrays)
+
+
+def largest_difference(first: Sequence[PackOutput], second: Sequence[PackOutput]) -> float:
+    """Return the largest difference of any reward, gating coefficient or score, relative to the largest of its kind.
+
+    A score is held to the largest reward, since it is a weighted sum of rewards that may cancel.
+    """
+    worst = 0.0
+    for kind, scale_kind in (("rewards_RK", "rewards_RK"), ("gating_PK", "gating_PK"), ("scores_R", "rewards_RK")):
+        scale = max(float(np.abs(getattr(output, scale_kind)).max()) for output in second)
+        for one, other in zip(first, second, strict=True):
+            worst = max(worst, float(np.abs(getattr(one, kind) - getattr(other, kind)).max()) / scale)
+    return worst

@@ -1,0 +1,46 @@
+"""The ArmoRM head built from the fits of the stages: one way for gating, export and tests. Knows no backbone."""
+
+from typing import cast
+
+import torch
+
+from app.domain import FloatArray
+from app.model.armorm import ArmoHead, GatingNetwork
+from training.artifacts import Features, GatingFit, RegressionFit, RewardTransform
+from training.configs import GatingConfig
+
+
+def head_of(
+    regression: RegressionFit, transform: RewardTransform, config: GatingConfig, gating: GatingFit | None = None
+) -> ArmoHead:
+    """Build the head; without a fit its gating network is fresh. Only that network has a gradient; its scale stays 1."""
+    num_objectives, hidden_size = regression.weight_KD.shape
+    network = GatingNetwork(hidden_size, num_objectives, config.hidden_dim, config.n_hidden, config.temperature)
+    head = ArmoHead(hidden_size, num_objectives, network)
+    head.regression_layer.weight.data.copy_(torch.from_numpy(regression.weight_KD))
+    head.regression_layer.weight.requires_grad_(requires_grad=False)
+    cast("torch.Tensor", head.reward_transform_matrix).copy_(torch.from_numpy(transform.matrix_KK))
+    network.logit_scale.requires_grad_(requires_grad=False)
+    if gating is not None:
+        network.load_state_dict({name: torch.from_numpy(array) for name, array in gating.parameters.items()})
+    return head
+
+
+def gating_parameters(head: ArmoHead) -> dict[str, FloatArray]:
+    """Return a copy of the gating network's parameters by name."""
+    network = cast("GatingNetwork", head.gating)
+    return {name: tensor.detach().numpy().copy() for name, tensor in network.state_dict().items()}
+
+
+@torch.inference_mode()
+def scores_of(head: ArmoHead, features: Features) -> FloatArray:
+    """Return the score of every response, (R,), by the readout that serves."""
+    output = head.readout(
+        torch.from_numpy(features.features_RD),
+        torch.from_numpy(features.prompt_features_PD),
+        torch.from_numpy(features.prompt_of_response_R),
+    )
+    if output.scores_R is None:
+        raise ValueError("a head without gating has no score. This is a bug.")
+    scores_R: FloatArray = output.scores_R.numpy()
+    return scores_R

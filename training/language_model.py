@@ -1,0 +1,45 @@
+"""Language modelling on the conversations, from nothing: what gives a small backbone words before it judges them."""
+
+import torch
+
+from app.domain import TokenizedItem
+from app.model.backbone import Backbone
+from training.artifacts import LANGUAGE_MODEL, TOKENIZER, Workspace
+from training.checkpoints import new_backbone, save_backbone
+from training.configs import OptimiserConfig, Recipe
+from training.data.dataset import read_dataset
+from training.inference import autocast, encode_items, hidden_states, iterate, num_tokens, plan_epochs
+from training.losses import language_model_loss
+from training.optimisation import Optimiser
+
+REPORT_EVERY_STEPS = 50
+
+
+def train_language_model(
+    backbone: Backbone, items: list[TokenizedItem], config: OptimiserConfig, seed: int, *, mixed_precision: bool
+) -> list[float]:
+    """Train in place; return the loss of each step, in nats per token."""
+    plan = plan_epochs([num_tokens(item) for item in items], config.epochs, config.pack_tokens, seed)
+    optimiser = Optimiser([backbone], config, len(plan))
+    losses: list[float] = []
+    for pack in iterate(plan, items, "language model"):
+        with autocast(enabled=mixed_precision):
+            hidden_TD = hidden_states(backbone, pack)
+            loss = language_model_loss(hidden_TD, backbone.decoder.get_input_embeddings().weight, pack)
+        optimiser.step(loss)
+        losses.append(loss.item())
+        if len(losses) % REPORT_EVERY_STEPS == 0:
+            recent = losses[-REPORT_EVERY_STEPS:]
+            print(f"\nstep {len(losses)}: {sum(recent) / len(recent):.3f} nats per token", flush=True)
+    return losses
+
+
+def run(recipe: Recipe, workspace: Workspace) -> None:
+    """Train the backbone on the text of the training part, sources kept for ratings left out."""
+    folder = workspace.path(TOKENIZER)
+    items = [labelled.item for labelled in read_dataset(recipe.data).language_items()]
+    encoded = encode_items(folder, items, recipe.data.max_conversation_tokens)
+    backbone = new_backbone(recipe.architecture, recipe.tokenizer.vocabulary_size, recipe.seed)
+    kept = [item for item in encoded if item is not None]
+    train_language_model(backbone, kept, recipe.language_model, recipe.seed, mixed_precision=recipe.mixed_precision)
+    save_backbone(workspace, LANGUAGE_MODEL, backbone, torch.float32)

@@ -1,0 +1,57 @@
+"""The losses, as plain functions of tensors. They know no model and no data.
+
+T packed tokens · V vocabulary · M predicted tokens · R responses · K objectives · B preference pairs
+"""
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy, logsigmoid
+
+from app.packing import IndexArray, Pack
+
+
+def next_token_indices(pack: Pack) -> tuple[IndexArray, IndexArray]:
+    """Return (predictors (M,), targets (M,)): which packed token's hidden state predicts which packed token.
+
+    The first token of a response is predicted by the last of its prefix; a prefix is predicted once for all.
+    """
+    predictors: list[IndexArray] = []
+    targets: list[IndexArray] = []
+    for segment in pack.segments:
+        predictors.append(np.arange(segment.start, segment.stop - 1))
+        targets.append(np.arange(segment.start + 1, segment.stop))
+        if segment.num_prefix_tokens:
+            predictors.append(np.array([segment.prefix_stop - 1]))
+            targets.append(np.array([segment.start]))
+    return np.concatenate(predictors), np.concatenate(targets)
+
+
+def language_model_loss(hidden_TD: torch.Tensor, embeddings_VD: torch.Tensor, pack: Pack) -> torch.Tensor:
+    """Return the mean cross-entropy of the next token, in nats; the output layer is tied to the embeddings."""
+    predictors_M, targets_M = (torch.from_numpy(indices) for indices in next_token_indices(pack))
+    token_ids_T = torch.from_numpy(pack.token_ids_T)
+    logits_MV = hidden_TD[predictors_M] @ embeddings_VD.T
+    return cross_entropy(logits_MV.float(), token_ids_T[targets_M])
+
+
+def bradley_terry_loss(
+    scores_R: torch.Tensor, pairs_B2: torch.Tensor, beta: torch.Tensor | float = 1.0
+) -> torch.Tensor:
+    """Return the mean of −log σ(β (score_chosen − score_rejected)) over the pairs (ArmoRM Eq. 5)."""
+    chosen_B, rejected_B = scores_R[pairs_B2[:, 0]], scores_R[pairs_B2[:, 1]]
+    return -logsigmoid(beta * (chosen_B - rejected_B)).mean()
+
+
+def regression_loss(
+    predicted_RK: torch.Tensor, ratings_RK: torch.Tensor, variance_K: torch.Tensor
+) -> torch.Tensor | None:
+    """Return the squared error in units of each objective's variance, averaged over the objectives that are rated.
+
+    None where no rating is there. A missing rating (NaN) has no gradient.
+    """
+    present_RK = ~ratings_RK.isnan()
+    if not present_RK.any():
+        return None
+    errors_RK = torch.where(present_RK, predicted_RK - ratings_RK.nan_to_num(), 0.0) ** 2 / variance_K
+    count_K = present_RK.sum(dim=0)
+    return (errors_RK.sum(dim=0)[count_K > 0] / count_K[count_K > 0]).mean()

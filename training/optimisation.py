@@ -1,0 +1,51 @@
+"""AdamW with a warm-up and a cosine decay: one way to step for every stage that trains by gradient."""
+
+import math
+
+import torch
+from torch import nn
+
+from training.configs import OptimiserConfig
+from training.errors import DivergedTraining
+
+LARGEST_GRADIENT_NORM = 1.0
+BETAS = (0.9, 0.95)
+
+
+class Optimiser:
+    """Steps the parameters of some modules over a known number of steps."""
+
+    def __init__(self, modules: list[nn.Module], config: OptimiserConfig, num_steps: int) -> None:
+        self.parameters = [parameter for module in modules for parameter in module.parameters()]
+        matrices = [parameter for parameter in self.parameters if parameter.ndim >= 2]
+        vectors = [parameter for parameter in self.parameters if parameter.ndim < 2]
+        groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+        self._adamw = torch.optim.AdamW(
+            groups, lr=config.learning_rate, betas=BETAS, weight_decay=config.weight_decay, fused=True
+        )
+        warmup_steps = max(1, round(config.warmup_share * num_steps))
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(
+            self._adamw, lambda step: warmup_and_cosine(step, warmup_steps, num_steps)
+        )
+
+    def step(self, loss: torch.Tensor) -> None:
+        """Take one step down the gradient of a loss, its norm clipped.
+
+        Raises:
+            DivergedTraining: the loss is not finite.
+        """
+        if not torch.isfinite(loss):
+            raise DivergedTraining("the loss is not finite: lower the learning rate of this stage")
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.parameters, LARGEST_GRADIENT_NORM)
+        self._adamw.step()
+        self._schedule.step()
+        self._adamw.zero_grad(set_to_none=True)
+
+
+def warmup_and_cosine(step: int, warmup_steps: int, num_steps: int) -> float:
+    """Return the share of the learning rate at a step: up linearly, then down to zero along a cosine."""
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    progress = (step - warmup_steps) / max(1, num_steps - warmup_steps)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
