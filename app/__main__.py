@@ -1,0 +1,178 @@
+"""The command line: `python -m app serve | score | info | fetch`. Every setting of the server is a flag of `serve`."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from app import __version__
+from app.api.logs import configure_logs
+from app.domain import ModelInfo, Truncation
+from app.errors import ArmoserveError, InvalidSetting, StartError
+from app.hub import download
+from app.main import Engine, load_engine, serve
+from app.offline import score_file
+from app.settings import ENVIRONMENT_PREFIX, Settings, allowed_values, read_settings
+
+MODEL_SETTINGS = ("weights", "device", "dtype", "default_preference", "max_pack_tokens")
+"""What matters where nothing is served."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return the exit code."""
+    parser = _parser()
+    chosen = parser.parse_args(arguments)
+    if chosen.command is None:
+        parser.print_help()
+        return 0
+    try:
+        code: int = chosen.run(chosen)
+    except KeyboardInterrupt:
+        return 130
+    except (ArmoserveError, OSError) as error:
+        return _failed(error)
+    return code
+
+
+def run_serve(chosen: argparse.Namespace) -> int:
+    settings = _settings(chosen)
+    configure_logs(settings.log_format, settings.log_level)
+    failure = serve(settings)
+    return 0 if failure is None else _failed(failure)
+
+
+def run_score(chosen: argparse.Namespace) -> int:
+    if chosen.resume and chosen.output is None:
+        raise InvalidSetting("--resume needs an output file: -o OUT")
+    if not chosen.file.is_file():
+        raise InvalidSetting(f"{chosen.file} is not a file")
+    configure_logs("text", "warning")
+    settings = _settings(chosen)
+    num_errors = score_file(
+        load_engine(settings),
+        settings,
+        chosen.file,
+        chosen.output,
+        truncation=chosen.truncate,
+        resume=chosen.resume,
+    )
+    if num_errors:
+        print(f"{num_errors} lines are errors", file=sys.stderr)
+    return 1 if num_errors else 0
+
+
+def run_info(chosen: argparse.Namespace) -> int:
+    engine = load_engine(read_settings({"weights": chosen.weights, "device": chosen.device or "auto"}))
+    print(json.dumps(_facts(engine.info), indent=2) if chosen.json else _table(engine.info))
+    return 0
+
+
+def run_fetch(chosen: argparse.Namespace) -> int:
+    folder = download(chosen.hub_id, chosen.to or Path("weights") / chosen.hub_id.rsplit("/", 1)[-1])
+    engine = _verified(folder)
+    print(f"{chosen.hub_id} is in {folder}, complete and giving its known answers: {engine.info.revision}")
+    print(f"python -m app serve --weights {folder}")
+    return 0
+
+
+def _verified(folder: Path) -> Engine:
+    """Load what was downloaded as strictly as the server does, with every check it makes."""
+    return load_engine(read_settings({"weights": str(folder)}))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m app", description="Readable, steerable rewards.")
+    parser.add_argument("--version", action="version", version=f"armoserve {__version__}")
+    commands = parser.add_subparsers(dest="command", title="commands")
+
+    command = commands.add_parser("serve", help="serve rewards over HTTP")
+    _add_settings(command, tuple(Settings.model_fields))
+    command.set_defaults(run=run_serve)
+
+    command = commands.add_parser("score", help="score a file of items, one a line, without a server")
+    command.add_argument("file", type=Path, metavar="FILE.jsonl", help="items as /score takes them, one a line")
+    command.add_argument("-o", "--output", type=Path, metavar="OUT", help="file to write; else standard output")
+    command.add_argument("--resume", action="store_true", help="pass over the lines that OUT already holds")
+    command.add_argument("--truncate", choices=get_args(Truncation), default="never", help="what to do with long items")
+    _add_settings(command, MODEL_SETTINGS)
+    command.set_defaults(run=run_score)
+
+    command = commands.add_parser("info", help="load a weights folder and say what it is")
+    command.add_argument("weights", metavar="WEIGHTS", help="a folder or a hub id")
+    command.add_argument("--device", help="auto, cpu, cuda, cuda:N")
+    command.add_argument("--json", action="store_true", help="for machines")
+    command.set_defaults(run=run_info)
+
+    command = commands.add_parser("fetch", help="download weights from the hub and verify them")
+    command.add_argument("hub_id", metavar="HUB_ID", help="such as RLHFlow/ArmoRM-Llama3-8B-v0.1")
+    command.add_argument("--to", type=Path, metavar="DIR", help="folder to put them in; else weights/NAME")
+    command.set_defaults(run=run_fetch)
+    return parser
+
+
+def _add_settings(command: argparse.ArgumentParser, names: Sequence[str]) -> None:
+    group = command.add_argument_group("settings", f"each is also the environment variable {ENVIRONMENT_PREFIX}NAME")
+    for name in names:
+        field = Settings.model_fields[name]
+        default = field.get_default()
+        shown = "" if default in (None, ()) else f" (default: {default})"
+        help_text = f"{field.description}: {allowed_values(field)}{shown}"
+        group.add_argument(_flag(name), dest=name, metavar="VALUE", help=help_text.replace("%", "%%"))
+
+
+def _settings(chosen: argparse.Namespace) -> Settings:
+    given = {name: value for name, value in vars(chosen).items() if name in Settings.model_fields and value is not None}
+    return read_settings(given)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _facts(info: ModelInfo) -> dict[str, object]:
+    return {
+        "name": info.name,
+        "description": info.description,
+        "revision": info.revision,
+        "template": info.template,
+        "dtype": info.dtype,
+        "device": info.device,
+        "max_conversation_tokens": info.max_conversation_tokens,
+        "gating": info.has_gating,
+        "objectives": [{"name": one.name, "description": one.description} for one in info.objectives],
+        "composites": {name: dict(weights) for name, weights in info.composites.items()},
+        "heads": {head.name: head.classes for head in info.heads},
+    }
+
+
+def _table(info: ModelInfo) -> str:
+    width = max(len(name) for name in info.objective_names)
+    rows = [
+        ("name", info.name),
+        ("description", info.description or "none given"),
+        ("revision", info.revision),
+        ("template", info.template),
+        ("runs as", f"{info.dtype} on {info.device}"),
+        ("conversation", f"up to {info.max_conversation_tokens} tokens"),
+        ("gating", "by the prompt" if info.has_gating else "none"),
+        ("heads", ", ".join(f"{head.name} 1-{head.classes}" for head in info.heads) or "none"),
+        ("composites", ", ".join(info.composites) or "none"),
+        ("objectives", str(len(info.objectives))),
+    ]
+    lines = [f"{name:<14}{value}" for name, value in rows]
+    lines += [f"  {one.name:<{width}}  {one.description}".rstrip() for one in info.objectives]
+    return "\n".join(lines)
+
+
+def _failed(error: Exception) -> int:
+    """Say in one line why the process ends."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    kind = "" if isinstance(error, ArmoserveError) else f"{type(error).__name__}: "
+    print(f"armoserve: {kind}{words}", file=sys.stderr)
+    return 2 if isinstance(error, StartError) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
