@@ -19,6 +19,7 @@ BREACHES = {
     "Only the edge knows the web framework": ("app/packing.py", "import pydantic"),
     "training reuses the core, never the server": ("training/__init__.py", "import app.api"),
     "The core never knows who serves it": ("app/text/__init__.py", "import app.model"),
+    "Stages of training meet in artifacts, never in each other": ("training/ridge.py", "import training.debias"),
 }
 
 
@@ -53,3 +54,11 @@ def test_one_forbidden_import_breaks_its_contract(contract: str, copied_tree: Pa
     report = lint_imports(copied_tree)
     assert report.returncode != 0
     assert f"{contract} BROKEN" in report.stdout
+
+
+def test_a_new_module_of_app_must_be_given_its_layer(copied_tree: Path) -> None:
+    (copied_tree / "app" / "newcomer.py").write_text('"""Nobody has said where this belongs."""\n')
+    report = lint_imports(copied_tree)
+    assert report.returncode != 0
+    assert "The layers of app BROKEN" in report.stdout
+    assert "newcomer" in report.stdout
