@@ -131,7 +131,7 @@ def test_a_dtype_without_a_tolerance_is_refused(canary: Canary) -> None:
         "{}",
         '{"tolerance": {"float32": "much"}, "items": []}',
         '{"tolerance": {}, "items": [{"prompt": "text", "responses": ["r"], "expected": []}]}',
-        '{"tolerance": {}, "items": [{"prompt": [{"role": "user", "content": ""}], "responses": [""], "expected": []}]}',
+        '{"tolerance":{}, "items": [{"prompt": [{"role": "user", "content": ""}], "responses": [""], "expected": []}]}',
     ],
 )
 def test_a_file_that_is_not_understood_is_refused(tmp_path: Path, text: str) -> None:

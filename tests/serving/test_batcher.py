@@ -156,6 +156,38 @@ def test_a_deadline_that_passes_during_the_forward_pass_changes_nothing() -> Non
     run(test)
 
 
+def test_the_engines_speed_is_measured_and_what_runs_counts_as_waiting() -> None:
+    async def test() -> None:
+        clock = Clock()
+        async with serving(clock=clock) as rig:
+
+            def slowly(_pack: object) -> None:
+                clock.now += 2.0
+
+            rig.engine.fault = slowly
+            await rig.service.score([item("prompt", "abcd")])
+            assert rig.sample("armoserve_queue_wait_estimate_seconds") == 0
+            rig.engine.hold()
+            running = asyncio.create_task(rig.service.score([item("prompt", "abcdefghijklmn")]))
+            await rig.engine.has_begun()
+            await rig.engine.has_begun()
+            assert rig.sample("armoserve_queue_wait_estimate_seconds") == pytest.approx(4.0)
+            rig.engine.release()
+            await running
+
+    run(test)
+
+
+def test_stopping_ends_the_engine_thread() -> None:
+    async def test() -> None:
+        async with serving() as rig:
+            await rig.service.stop()
+            await asyncio.to_thread(rig.batcher._engine._thread.join, 5)
+            assert not rig.batcher._engine._thread.is_alive()
+
+    run(test)
+
+
 def test_draining_finishes_what_is_inside_and_refuses_what_comes() -> None:
     async def test() -> None:
         async with serving() as rig:

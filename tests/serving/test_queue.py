@@ -219,6 +219,19 @@ def test_a_deadline_that_passes_in_the_queue_drops_the_job() -> None:
     run(test)
 
 
+def test_only_jobs_that_still_wait_expire() -> None:
+    async def test() -> None:
+        queue = make_queue(max_pack_tokens=4)
+        jobs = queue.admit([conversation("aaa", "1"), conversation("bbb", "2")], "interactive")
+        (running,) = take(queue)
+        queue.expire(jobs)
+        assert not running.future.done()
+        assert isinstance(jobs[1].future.exception(), DeadlineExceeded)
+        assert take(queue) == []
+
+    run(test)
+
+
 def test_a_deadline_that_has_passed_already_is_refused() -> None:
     async def test() -> None:
         clock = Clock()
