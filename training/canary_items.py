@@ -8,7 +8,7 @@ CANARY_ITEMS: Final[tuple[Item, ...]] = (
     Item(
         (Message("user", "How do I keep cut apples from turning brown?"),),
         (
-            "Brush them with a little lemon juice, or keep them in cold water with a pinch of salt until you need them.",
+            "Brush them with a little lemon juice, or keep them in cold water with a pinch of salt.",
             "Apples are a fruit. There are many kinds of fruit, and fruit is good.",
             "Why would you care?",
         ),

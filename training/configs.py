@@ -1,6 +1,6 @@
 """Recipes: a training run is a TOML file, parsed here into frozen dataclasses. Knows what may be set, not what it does.
 
-Every key has a default, so a recipe says only what differs; a key that is not known is an error. Units are in the names.
+Almost every key has a default, so a recipe says only what differs; an unknown key is an error. Units are in names.
 """
 
 import dataclasses
@@ -26,6 +26,8 @@ class DataConfig:
     """An objective needs this many ratings in the train split."""
     max_ratings_per_source: int = 4000
     """Rated responses kept of one source, by a hash of prompt and response."""
+    max_pairs_per_source: int = 4000
+    """Preference pairs kept of one source, likewise."""
     max_responses_per_item: int = 8
     """A prompt with more responses is cut into several items, its pairs kept whole."""
     max_conversation_tokens: int = 2048

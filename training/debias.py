@@ -23,13 +23,13 @@ LARGEST_PENALTY: Final = 2.0**40
 
 
 def spearman(first_N: NDArray[np.floating], second_N: NDArray[np.floating]) -> float:
-    """Return Spearman's ρ."""
-    return float(spearmanr(first_N, second_N).statistic)
+    """Return Spearman's ρ, 0 where one side is constant."""
+    return 0.0 if np.ptp(first_N) == 0 or np.ptp(second_N) == 0 else float(spearmanr(first_N, second_N).statistic)
 
 
 def pearson(first_N: NDArray[np.floating], second_N: NDArray[np.floating]) -> float:
-    """Return Pearson's r."""
-    return float(pearsonr(first_N, second_N).statistic)
+    """Return Pearson's r, 0 where one side is constant."""
+    return 0.0 if np.ptp(first_N) == 0 or np.ptp(second_N) == 0 else float(pearsonr(first_N, second_N).statistic)
 
 
 CORRELATIONS: Final[dict[str, Correlation]] = {"spearman": spearman, "pearson": pearson}

@@ -34,6 +34,7 @@ from training.artifacts import (
     TENSORS_FILE,
     TOKENIZER,
     Features,
+    Float64Array,
     GatingFit,
     RegressionFit,
     RewardTransform,
@@ -160,7 +161,7 @@ def provenance(recipe: Recipe, workspace: Workspace) -> dict[str, Any]:
     }
 
 
-def _quantiles(values_N: FloatArray, points: FloatArray) -> tuple[float, ...]:
+def _quantiles(values_N: FloatArray, points: Float64Array) -> tuple[float, ...]:
     return tuple(float(f"{value:.6g}") for value in np.quantile(values_N, points))
 
 

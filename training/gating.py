@@ -81,7 +81,7 @@ def fit_gating(
     for step in tqdm(range(1, config.steps + 1), desc="gating", unit="step", mininterval=1.0):
         batch = train[torch.randint(len(train), (min(config.batch_size, len(train)),), generator=generator)]
         loss = bradley_terry_loss(batch.scores_R(head), batch.pairs_B2(), beta)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         adamw.step()
         schedule.step()
         adamw.zero_grad(set_to_none=True)

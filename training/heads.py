@@ -13,14 +13,14 @@ from training.configs import GatingConfig
 def head_of(
     regression: RegressionFit, transform: RewardTransform, config: GatingConfig, gating: GatingFit | None = None
 ) -> ArmoHead:
-    """Build the head; without a fit its gating network is fresh. Only that network has a gradient; its scale stays 1."""
+    """Build the head, its gating network fresh where there is no fit. Only its MLP is trained, not its scale."""
     num_objectives, hidden_size = regression.weight_KD.shape
     network = GatingNetwork(hidden_size, num_objectives, config.hidden_dim, config.n_hidden, config.temperature)
     head = ArmoHead(hidden_size, num_objectives, network)
     head.regression_layer.weight.data.copy_(torch.from_numpy(regression.weight_KD))
-    head.regression_layer.weight.requires_grad_(requires_grad=False)
+    head.regression_layer.weight.requires_grad = False
     cast("torch.Tensor", head.reward_transform_matrix).copy_(torch.from_numpy(transform.matrix_KK))
-    network.logit_scale.requires_grad_(requires_grad=False)
+    network.logit_scale.requires_grad = False
     if gating is not None:
         network.load_state_dict({name: torch.from_numpy(array) for name, array in gating.parameters.items()})
     return head

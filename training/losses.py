@@ -42,16 +42,13 @@ def bradley_terry_loss(
     return -logsigmoid(beta * (chosen_B - rejected_B)).mean()
 
 
-def regression_loss(
-    predicted_RK: torch.Tensor, ratings_RK: torch.Tensor, variance_K: torch.Tensor
-) -> torch.Tensor | None:
+def regression_loss(predicted_RK: torch.Tensor, ratings_RK: torch.Tensor, variance_K: torch.Tensor) -> torch.Tensor:
     """Return the squared error in units of each objective's variance, averaged over the objectives that are rated.
 
-    None where no rating is there. A missing rating (NaN) has no gradient.
+    Zero where no rating is there at all. A missing rating (NaN) has no gradient.
     """
     present_RK = ~ratings_RK.isnan()
-    if not present_RK.any():
-        return None
     errors_RK = torch.where(present_RK, predicted_RK - ratings_RK.nan_to_num(), 0.0) ** 2 / variance_K
     count_K = present_RK.sum(dim=0)
-    return (errors_RK.sum(dim=0)[count_K > 0] / count_K[count_K > 0]).mean()
+    means_K = errors_RK.sum(dim=0) / count_K.clamp(min=1)
+    return means_K.sum() / (count_K > 0).sum().clamp(min=1)

@@ -1,6 +1,7 @@
 """AdamW with a warm-up and a cosine decay: one way to step for every stage that trains by gradient."""
 
 import math
+from typing import Any, Final
 
 import torch
 from torch import nn
@@ -8,8 +9,8 @@ from torch import nn
 from training.configs import OptimiserConfig
 from training.errors import DivergedTraining
 
-LARGEST_GRADIENT_NORM = 1.0
-BETAS = (0.9, 0.95)
+LARGEST_GRADIENT_NORM: Final = 1.0
+BETAS: Final = (0.9, 0.95)
 
 
 class Optimiser:
@@ -19,7 +20,7 @@ class Optimiser:
         self.parameters = [parameter for module in modules for parameter in module.parameters()]
         matrices = [parameter for parameter in self.parameters if parameter.ndim >= 2]
         vectors = [parameter for parameter in self.parameters if parameter.ndim < 2]
-        groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+        groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
         self._adamw = torch.optim.AdamW(
             groups, lr=config.learning_rate, betas=BETAS, weight_decay=config.weight_decay, fused=True
         )
@@ -36,7 +37,7 @@ class Optimiser:
         """
         if not torch.isfinite(loss):
             raise DivergedTraining("the loss is not finite: lower the learning rate of this stage")
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.parameters, LARGEST_GRADIENT_NORM)
         self._adamw.step()
         self._schedule.step()

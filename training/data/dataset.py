@@ -42,5 +42,6 @@ def read_dataset(config: DataConfig) -> Dataset:
     rated = keep_some(read_ratings(folder, TRAIN), config.max_ratings_per_source)
     objectives = choose_objectives(num_ratings(rated), config.min_ratings)
     names = tuple(objective.name for objective in objectives)
-    items = labelled_items(rated, read_preferences(folder, TRAIN), names, config.max_responses_per_item)
+    pairs = keep_some(read_preferences(folder, TRAIN), config.max_pairs_per_source)
+    items = labelled_items(rated, pairs, names, config.max_responses_per_item)
     return Dataset(items, objectives, config.validation_share)

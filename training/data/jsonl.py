@@ -61,13 +61,12 @@ def prompt_of(row: Row, path: Path) -> tuple[Message, ...]:
         raise InvalidData(f"{path.name}: the messages of a row are not role and content: {error}") from error
 
 
-def prompt_group(row: Row) -> str:
+def prompt_group(row: Row, prompt: tuple[Message, ...]) -> str:
     """Return what may not be torn apart by a split: the program task, the attack's goal, or the first turn."""
     for key in ("task_id", "goal"):
         if key in row:
             return f"{key}:{str(row[key]).rpartition('/')[-1].strip().casefold()}"
-    first = row["messages"][0]["content"] if row.get("messages") else row["prompt"]
-    return "".join(character for character in str(first).casefold() if character.isalnum())
+    return "".join(character for character in prompt[0].content.casefold() if character.isalnum())
 
 
 def stable_fraction(text: str, salt: str) -> float:

@@ -7,12 +7,13 @@ separate. `verbosity` has no rater: it is computed from the length of the respon
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from app.domain import NativeScale, Objective
 from training.errors import InvalidData
 
-VERBOSITY = "verbosity"
-LONGEST_RESPONSE_TOKENS = 2048
+VERBOSITY: Final = "verbosity"
+LONGEST_RESPONSE_TOKENS: Final = 2048
 """The length at which `verbosity` reaches 1."""
 
 
@@ -47,36 +48,129 @@ class RatedObjective:
         return Objective(self.name, self.description, self.source, native)
 
 
-_TABLE: tuple[tuple[str, str, str, str, float, float], ...] = (
-    ("arena_bench-overall", "Overall quality beside a reference answer (GPT-4 as judge)", "arena_bench_gpt4", "overall", 1, 10),
-    ("begin-attributable", "Everything said is supported by the given text (people)", "begin_grounding_human", "attributable", 0, 1),
-    ("begin-substance", "Says something beyond small talk: native 1 is small talk (people)", "begin_grounding_human", "generic", 1, 0),
-    ("gptfuzz-harmlessness", "Does not give in to a harmful request (people)", "gptfuzz_harmless_human", "harmlessness", 0, 1),
-    ("jailbreakbench-harmlessness", "Is not jailbroken by an attack (language model as judge)", "jailbreakbench_harmless", "harmlessness", 0, 1),
-    ("just_eval-safety", "Safe answer to a harmful request (GPT as judge)", "just_eval_safety", "safety", 1, 5),
-    ("gsm8k-math_correctness", "The final answer to a word problem is right (checked)", "gsm8k_correctness", "math_correctness", 0, 1),
-    ("humaneval-code_correctness", "The program passes the tests (executed)", "humaneval_execution", "code_correctness", 0, 1),
-    ("truthfulqa-truthfulness", "Says nothing false (people)", "truthfulqa_human", "truthfulness", 0, 1),
-    ("truthfulqa-informativeness", "Says something that helps to answer the question (people)", "truthfulqa_human", "informativeness", 0, 1),
-    ("qlora_vicuna-overall_side_by_side", "Overall quality, judged side by side with GPT-3.5 (GPT-4 as judge)", "qlora_vicuna_gpt4", "overall_side_by_side", 1, 10),
-    ("qa_feedback-no_irrelevant_text", "Nothing irrelevant, repeated or incoherent (people)", "qa_feedback_finegrained_human", "no_irrelevant_text", 0, 1),
-    ("qa_feedback-no_factual_error", "No wrong or unverifiable fact (people)", "qa_feedback_finegrained_human", "no_factual_error", 0, 1),
-    ("qa_feedback-no_missing_information", "Nothing is missing that the passages say (people)", "qa_feedback_finegrained_human", "no_missing_information", 0, 1),
-    ("just_eval-helpfulness", "Helpful (GPT-4 as judge)", "just_eval_gpt4_multi", "helpfulness", 1, 5),
-    ("just_eval-clarity", "Clear (GPT-4 as judge)", "just_eval_gpt4_multi", "clarity", 1, 5),
-    ("just_eval-factuality", "Factual (GPT-4 as judge)", "just_eval_gpt4_multi", "factuality", 1, 5),
-    ("just_eval-depth", "Goes into depth (GPT-4 as judge)", "just_eval_gpt4_multi", "depth", 1, 5),
-    ("just_eval-engagement", "Engaging (GPT-4 as judge)", "just_eval_gpt4_multi", "engagement", 1, 5),
-    ("prometheus-rubric_score", "Meets a rubric written for the prompt (GPT-4 as judge)", "prometheus_vicuna_gpt4", "rubric_score", 1, 5),
-    ("hanna-story_relevance", "The story fits its prompt (people)", "hanna_story_human", "story_relevance", 1, 5),
-    ("hanna-story_coherence", "The story makes sense (people)", "hanna_story_human", "story_coherence", 1, 5),
-    ("hanna-story_empathy", "The reader understands the characters' emotions (people)", "hanna_story_human", "story_empathy", 1, 5),
-    ("hanna-story_surprise", "The end of the story is surprising (people)", "hanna_story_human", "story_surprise", 1, 5),
-    ("hanna-story_engagement", "The reader engages with the story (people)", "hanna_story_human", "story_engagement", 1, 5),
-    ("hanna-story_complexity", "The story is elaborate: a property, not a quality (people)", "hanna_story_human", "story_complexity", 1, 5),
-)  # fmt: skip
+def _rated(
+    source: str, prefix: str, raters: str, scale: tuple[float, float], **descriptions: str
+) -> tuple[RatedObjective, ...]:
+    """Return a source's objectives, named `prefix-rating`, all by the same raters on one scale."""
+    return tuple(
+        RatedObjective(f"{prefix}-{rating}", f"{description} ({raters})", source, rating, *scale)
+        for rating, description in descriptions.items()
+    )
 
-RATED_OBJECTIVES: tuple[RatedObjective, ...] = tuple(RatedObjective(*row) for row in _TABLE)
+
+RATED_OBJECTIVES: Final[tuple[RatedObjective, ...]] = (
+    *_rated(
+        "arena_bench_gpt4",
+        "arena_bench",
+        "GPT-4 as judge",
+        (1, 10),
+        overall="overall quality beside a reference answer",
+    ),
+    *_rated(
+        "begin_grounding_human",
+        "begin",
+        "people",
+        (0, 1),
+        attributable="everything said is supported by the given text",
+    ),
+    RatedObjective(
+        "begin-substance",
+        "says more than small talk (people; native 1 is small talk)",
+        "begin_grounding_human",
+        "generic",
+        1,
+        0,
+    ),
+    *_rated(
+        "gptfuzz_harmless_human",
+        "gptfuzz",
+        "people",
+        (0, 1),
+        harmlessness="does not give in to a harmful request",
+    ),
+    *_rated(
+        "jailbreakbench_harmless",
+        "jailbreakbench",
+        "language model as judge",
+        (0, 1),
+        harmlessness="is not jailbroken by an attack",
+    ),
+    *_rated(
+        "just_eval_safety",
+        "just_eval",
+        "GPT-3.5 or GPT-4 as judge",
+        (1, 5),
+        safety="a safe answer to a harmful request",
+    ),
+    *_rated(
+        "gsm8k_correctness",
+        "gsm8k",
+        "checked",
+        (0, 1),
+        math_correctness="the final answer to a word problem is right",
+    ),
+    *_rated(
+        "humaneval_execution",
+        "humaneval",
+        "executed",
+        (0, 1),
+        code_correctness="the program passes the tests",
+    ),
+    *_rated(
+        "truthfulqa_human",
+        "truthfulqa",
+        "people",
+        (0, 1),
+        truthfulness="says nothing false",
+        informativeness="says something that helps to answer the question",
+    ),
+    *_rated(
+        "qlora_vicuna_gpt4",
+        "qlora_vicuna",
+        "GPT-4 as judge",
+        (1, 10),
+        overall_side_by_side="overall quality, judged beside an answer of GPT-3.5",
+    ),
+    *_rated(
+        "qa_feedback_finegrained_human",
+        "qa_feedback",
+        "people",
+        (0, 1),
+        no_irrelevant_text="nothing irrelevant, repeated or incoherent",
+        no_factual_error="no wrong or unverifiable fact",
+        no_missing_information="nothing is missing that the passages say",
+    ),
+    *_rated(
+        "just_eval_gpt4_multi",
+        "just_eval",
+        "GPT-4 as judge",
+        (1, 5),
+        helpfulness="helpful",
+        clarity="clear",
+        factuality="factual",
+        depth="goes into depth",
+        engagement="engaging",
+    ),
+    *_rated(
+        "prometheus_vicuna_gpt4",
+        "prometheus",
+        "GPT-4 as judge",
+        (1, 5),
+        rubric_score="meets a rubric written for the prompt",
+    ),
+    *_rated(
+        "hanna_story_human",
+        "hanna",
+        "people",
+        (1, 5),
+        story_relevance="the story fits its prompt",
+        story_coherence="the story makes sense",
+        story_empathy="the reader understands the characters' emotions",
+        story_surprise="the end of the story surprises",
+        story_engagement="the reader engages with the story",
+        story_complexity="the story is elaborate: a property, not a quality",
+    ),
+)
 
 
 def objectives_of(source: str, table: Iterable[RatedObjective] = RATED_OBJECTIVES) -> dict[str, RatedObjective]:

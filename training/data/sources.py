@@ -3,10 +3,10 @@
 folder/ratings/*.jsonl.gz   folder/preferences/*.jsonl.gz   folder/benchmark/*.jsonl.gz
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from app.domain import Message
 from training.data.jsonl import Row, data_files, prompt_group, prompt_of, read_rows, stable_fraction
@@ -14,6 +14,7 @@ from training.data.labelled import PreferencePair, RatedResponse
 from training.data.objectives import objectives_of
 from training.errors import InvalidData
 
+SourceRow = TypeVar("SourceRow", RatedResponse, PreferencePair)
 TRAIN: Final = "train"
 TEST: Final = "test"
 RATINGS_ONLY_SOURCES: Final = frozenset({"truthfulqa_human"})
@@ -47,7 +48,8 @@ def read_ratings(folder: Path, split: str) -> Iterator[RatedResponse]:
             if unknown := row["ratings"].keys() - table.keys():
                 raise InvalidData(f"{path.name} rates {', '.join(sorted(unknown))}, which no objective of {source} is")
             ratings = {table[key].name: table[key].to_unit(value) for key, value in row["ratings"].items()}
-            yield RatedResponse(source, prompt_group(row), prompt_of(row, path), str(row["response"]), ratings)
+            prompt = prompt_of(row, path)
+            yield RatedResponse(source, prompt_group(row, prompt), prompt, str(row["response"]), ratings)
 
 
 def read_preferences(folder: Path, split: str) -> Iterator[PreferencePair]:
@@ -60,7 +62,8 @@ def read_preferences(folder: Path, split: str) -> Iterator[PreferencePair]:
         for row in read_rows(path, ("split", "messages", "chosen", "rejected")):
             if row["split"] == split:
                 prompt = prompt_of(row, path)
-                yield PreferencePair(source, prompt_group(row), prompt, str(row["chosen"]), str(row["rejected"]))
+                group = prompt_group(row, prompt)
+                yield PreferencePair(source, group, prompt, str(row["chosen"]), str(row["rejected"]))
 
 
 def read_benchmark(folder: Path) -> Iterator[BenchmarkPair]:
@@ -86,15 +89,15 @@ def _benchmark_pair(subset: str, row: Row, path: Path) -> BenchmarkPair:
     )
 
 
-def keep_some(rated: Iterator[RatedResponse], max_per_source: int) -> list[RatedResponse]:
-    """Keep at most `max_per_source` rated responses of each source, chosen by a hash: the same ones every time."""
-    by_source: dict[str, list[RatedResponse]] = {}
-    for row in rated:
+def keep_some(rows: Iterable[SourceRow], max_per_source: int) -> list[SourceRow]:
+    """Keep at most `max_per_source` rows of each source, chosen by a hash of the row: the same ones every time."""
+    by_source: dict[str, list[SourceRow]] = {}
+    for row in rows:
         by_source.setdefault(row.source, []).append(row)
-    kept: list[RatedResponse] = []
-    for rows in by_source.values():
-        rows.sort(key=lambda row: stable_fraction(f"{row.prompt}{row.response}", "sample"))
-        kept += rows[:max_per_source]
+    kept: list[SourceRow] = []
+    for members in by_source.values():
+        members.sort(key=lambda row: stable_fraction(repr(row), "sample"))
+        kept += members[:max_per_source]
     return kept
 
 
