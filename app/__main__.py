@@ -11,8 +11,7 @@ from app import __version__
 from app.api.logs import configure_logs
 from app.domain import ModelInfo, Truncation
 from app.errors import ArmoserveError, InvalidSetting, StartError
-from app.hub import download
-from app.main import Engine, load_engine, serve
+from app.main import load_engine, serve
 from app.offline import score_file
 from app.settings import ENVIRONMENT_PREFIX, Settings, allowed_values, read_settings
 
@@ -70,16 +69,15 @@ def run_info(chosen: argparse.Namespace) -> int:
 
 
 def run_fetch(chosen: argparse.Namespace) -> int:
+    # The hub's client is slow to import, and no other command downloads by itself.
+    from app.hub import download  # noqa: PLC0415
+
     folder = download(chosen.hub_id, chosen.to or Path("weights") / chosen.hub_id.rsplit("/", 1)[-1])
-    engine = _verified(folder)
-    print(f"{chosen.hub_id} is in {folder}, complete and giving its known answers: {engine.info.revision}")
+    # As strictly as the server, with every check that it makes.
+    engine = load_engine(read_settings({"weights": str(folder)}))
+    print(f"{chosen.hub_id} is in {folder}: complete, revision {engine.info.revision}, and it answers as it should")
     print(f"python -m app serve --weights {folder}")
     return 0
-
-
-def _verified(folder: Path) -> Engine:
-    """Load what was downloaded as strictly as the server does, with every check it makes."""
-    return load_engine(read_settings({"weights": str(folder)}))
 
 
 def _parser() -> argparse.ArgumentParser:

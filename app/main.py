@@ -1,16 +1,14 @@
-"""Where everything is built and joined: settings → weights → tokenizer → checks → queue → batcher → service → routes.
+"""Where everything is joined: settings → engine → queue → batcher → service → routes.
 
-The only file that knows all layers. The port opens at once; the weights are loaded in a thread of their own, and
-routes that need them answer 503 until they are there and have proved right.
+The port opens at once; the engine is loaded in a thread of its own (`app.loading`), and routes that need it answer
+503 until it is there and has proved right.
 """
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -26,34 +24,19 @@ from app.api.problems import install_problem_responses, problem_response
 from app.api.request_context import RequestContext
 from app.api.server import DrainingServer
 from app.api.state import Limits, ServedModel, ServerState
-from app.canary import PROBE_ITEMS, check_canary, check_packed_equals_alone, read_canary
-from app.domain import Item, ModelInfo, Truncation
+from app.domain import ModelInfo
+from app.engine import Engine
 from app.errors import DevicePoisoned, InvalidSetting
-from app.hub import is_hub_id, local_weights
-from app.known_answer import check_known_answer, has_known_answer
-from app.model.weights import load_reward_model
 from app.preferences import PreferenceDirection, preference_direction
 from app.serving.batcher import Batcher
-from app.serving.engine import Forward
 from app.serving.metrics import Metrics
 from app.serving.queue import JobQueue
-from app.serving.service import Encode, ScoringService
+from app.serving.service import ScoringService
 from app.settings import Settings
-from app.text.tokenization import RenderedItem, load_tokenizer
 
 log = logging.getLogger(__name__)
 
 DESCRIPTION = "Readable, steerable rewards: a score per response, what each objective contributes, and intensities."
-
-
-@dataclass(frozen=True, slots=True)
-class Engine:
-    """Loaded weights as the rest of the service sees them: functions, and a description."""
-
-    info: ModelInfo
-    encode: Encode
-    forward: Forward
-    render: Callable[[Item, Truncation], RenderedItem]
 
 
 def load_engine(settings: Settings) -> Engine:
@@ -62,39 +45,10 @@ def load_engine(settings: Settings) -> Engine:
     Raises:
         InvalidWeights, InvalidSetting: one line that says what is wrong.
     """
-    folder = local_weights(settings.weights)
-    model = load_reward_model(
-        folder,
-        device=settings.device,
-        dtype=settings.dtype,
-        moslim_weights=settings.moslim_weights,
-        name=settings.weights if is_hub_id(settings.weights) else None,
-    )
-    limit = _conversation_limit(settings, model.info)
-    tokenizer = load_tokenizer(
-        folder,
-        template_kind=model.manifest.template.kind,
-        frozen_date=model.manifest.template.frozen_date,
-        gating_token="last_prompt_token" if model.manifest.gating is None else model.manifest.gating.token,
-        max_conversation_tokens=limit,
-    )
-    info = replace(model.info, template=tokenizer.template_digest, max_conversation_tokens=limit)
-    engine = Engine(info, tokenizer.encode, model.forward, tokenizer.render)
-    check_engine(engine, folder)
-    return engine
+    # torch and transformers take seconds to import: the port opens first.
+    from app.loading import load_checked_engine  # noqa: PLC0415
 
-
-def check_engine(engine: Engine, folder: Path) -> None:
-    """Warm the engine with what it must be able to do: give its known answers, the same in company as alone.
-
-    Raises:
-        InvalidWeights: it does not.
-    """
-    check_packed_equals_alone(PROBE_ITEMS, engine.encode, engine.forward, engine.info.dtype)
-    if (canary := read_canary(folder)) is not None:
-        check_canary(canary, engine.encode, engine.forward, engine.info.dtype, engine.info.objective_names)
-    if has_known_answer(engine.info):
-        check_known_answer(engine.info, engine.encode, engine.forward)
+    return load_checked_engine(settings)
 
 
 async def start_model(
@@ -210,16 +164,6 @@ def _install_layers(app: FastAPI, settings: Settings, state: ServerState) -> Non
         state.observe_request(path if path in paths else "other", status, seconds)
 
     app.add_middleware(RequestContext, observe=observe, answer_failure=problem_response)
-
-
-def _conversation_limit(settings: Settings, info: ModelInfo) -> int:
-    asked = settings.max_conversation_tokens
-    if asked is not None and asked > info.max_conversation_tokens:
-        raise InvalidSetting(
-            f"max_conversation_tokens = {asked} is not allowed; "
-            f"allowed: up to {info.max_conversation_tokens}, the longest that {info.name} takes"
-        )
-    return min(asked or info.max_conversation_tokens, settings.max_pack_tokens)
 
 
 def _default_direction(settings: Settings, info: ModelInfo) -> PreferenceDirection | None:

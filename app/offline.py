@@ -13,8 +13,9 @@ from tqdm import tqdm
 
 from app.api.ndjson import LineScoring
 from app.domain import Truncation
+from app.engine import Engine
 from app.errors import ArmoserveError, InferenceFailed
-from app.main import Engine, start_model
+from app.main import start_model
 from app.settings import Settings
 
 

@@ -35,7 +35,7 @@ from app.errors import ArmoserveError, NotInTheseWeights
 from app.serving.service import ScoredItems
 
 if TYPE_CHECKING:
-    from app.text.tokenization import RenderedItem
+    from app.text.conversation_tokenizer import RenderedItem
 
 router = APIRouter(tags=["scoring"])
 

@@ -3,18 +3,15 @@
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
-from app.domain import Item, ModelInfo, Truncation
+from app.domain import ModelInfo
+from app.engine import Render
 from app.errors import NotReady
 from app.preferences import PreferenceDirection
 from app.serving.metrics import Metrics
 from app.serving.service import ScoringService
-
-if TYPE_CHECKING:
-    from app.text.tokenization import RenderedItem
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +33,7 @@ class ServedModel:
     info: ModelInfo
     service: ScoringService
     metrics: Metrics
-    render: "Callable[[Item, Truncation], RenderedItem]"
+    render: Render
     is_full: Callable[[], bool]
     """Whether a request would be refused now for what waits before it."""
     default_direction: PreferenceDirection | None = None

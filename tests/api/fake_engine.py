@@ -4,7 +4,6 @@ Behind it stand the real queue, batcher, service and routes. Single letters make
 """
 
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -19,10 +18,10 @@ from app.domain import (
     TokenizedItem,
     Truncation,
 )
+from app.engine import Engine
 from app.errors import DevicePoisoned, TooManyTokens
-from app.main import Engine
 from app.packing import Pack, PackOutput
-from app.text.tokenization import RenderedConversation, RenderedItem
+from app.text.conversation_tokenizer import RenderedConversation, RenderedItem
 
 FAIL, NAN, HOLD, POISON = "\N{PILE OF POO}", "\N{GHOST}", "\N{HOURGLASS}", "\N{SKULL}"
 MAX_TOKENS = 400
@@ -60,6 +59,7 @@ class FakeEngine:
     info: ModelInfo = GATED
     release: threading.Event = field(default_factory=threading.Event)
     holding: threading.Event = field(default_factory=threading.Event)
+    hold_seconds: float = 30.0
     num_forwards: int = 0
     num_scored: int = 0
 
@@ -72,7 +72,7 @@ class FakeEngine:
         texts = response_texts(pack)
         if any(HOLD in text for text in texts):
             self.holding.set()
-            self.release.wait(30)
+            self.release.wait(self.hold_seconds)
         if any(POISON in text for text in texts):
             raise DevicePoisoned("the device context is beyond repair")
         if any(FAIL in text for text in texts):
@@ -152,6 +152,3 @@ def response_texts(pack: Pack) -> list[str]:
         segment = segments[int(index)]
         texts.append("".join(map(chr, pack.token_ids_T[segment.start : segment.stop - 1])))
     return texts
-
-
-Load = Callable[[object], Engine]

@@ -12,7 +12,8 @@ import httpx
 
 from app.api.server import DrainingServer
 from app.api.state import ServerState
-from app.main import Engine, create_app
+from app.engine import Engine
+from app.main import create_app
 from app.settings import Settings, read_settings
 from tests.api.fake_engine import FakeEngine
 

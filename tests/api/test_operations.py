@@ -4,8 +4,8 @@ import threading
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from app.engine import Engine
 from app.errors import InvalidWeights
-from app.main import Engine
 from app.settings import Settings
 from tests.api.fake_engine import HEADS, HOLD, OBJECTIVES, POISON, FakeEngine
 from tests.api.serving import Served, serving, wait_until

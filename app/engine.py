@@ -1,0 +1,25 @@
+"""The engine: loaded weights as the rest of the service sees them. Knows no tensor and no tokenizer, only functions."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from app.domain import Item, ModelInfo, TokenizedItem, Truncation
+from app.packing import Pack, PackOutput
+
+if TYPE_CHECKING:
+    from app.text.conversation_tokenizer import RenderedItem
+
+Encode: TypeAlias = Callable[[Item, Truncation], TokenizedItem]
+Forward: TypeAlias = Callable[[Pack], PackOutput]
+Render: TypeAlias = "Callable[[Item, Truncation], RenderedItem]"
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What `app.loading` makes of a weights folder, and what a test makes of a few lines."""
+
+    info: ModelInfo
+    encode: Encode
+    forward: Forward
+    render: Render

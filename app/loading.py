@@ -1,0 +1,65 @@
+"""From a weights folder to an engine: where model and tokenizer meet. Importing this imports torch."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from app.canary import PROBE_ITEMS, check_canary, check_packed_equals_alone, read_canary
+from app.domain import ModelInfo
+from app.engine import Engine
+from app.errors import InvalidSetting
+from app.hub import is_hub_id, local_weights
+from app.known_answer import check_known_answer, has_known_answer
+from app.model.weights import load_reward_model
+from app.settings import Settings
+from app.text.tokenization import load_tokenizer
+
+
+def load_checked_engine(settings: Settings) -> Engine:
+    """Load weights and tokenizer, and see them give the answers that they must.
+
+    Raises:
+        InvalidWeights, InvalidSetting: one line that says what is wrong.
+    """
+    folder = local_weights(settings.weights)
+    model = load_reward_model(
+        folder,
+        device=settings.device,
+        dtype=settings.dtype,
+        moslim_weights=settings.moslim_weights,
+        name=settings.weights if is_hub_id(settings.weights) else None,
+    )
+    limit = _conversation_limit(settings, model.info)
+    tokenizer = load_tokenizer(
+        folder,
+        template_kind=model.manifest.template.kind,
+        frozen_date=model.manifest.template.frozen_date,
+        gating_token="last_prompt_token" if model.manifest.gating is None else model.manifest.gating.token,
+        max_conversation_tokens=limit,
+    )
+    info = replace(model.info, template=tokenizer.template_digest, max_conversation_tokens=limit)
+    engine = Engine(info, tokenizer.encode, model.forward, tokenizer.render)
+    check_engine(engine, folder)
+    return engine
+
+
+def check_engine(engine: Engine, folder: Path) -> None:
+    """Warm the engine with what it must be able to do: the same answer in company as alone, and known answers.
+
+    Raises:
+        InvalidWeights: it does not.
+    """
+    check_packed_equals_alone(PROBE_ITEMS, engine.encode, engine.forward, engine.info.dtype)
+    if (canary := read_canary(folder)) is not None:
+        check_canary(canary, engine.encode, engine.forward, engine.info.dtype, engine.info.objective_names)
+    if has_known_answer(engine.info):
+        check_known_answer(engine.info, engine.encode, engine.forward)
+
+
+def _conversation_limit(settings: Settings, info: ModelInfo) -> int:
+    asked = settings.max_conversation_tokens
+    if asked is not None and asked > info.max_conversation_tokens:
+        raise InvalidSetting(
+            f"max_conversation_tokens = {asked} is not allowed; "
+            f"allowed: up to {info.max_conversation_tokens}, the longest that {info.name} takes"
+        )
+    return min(asked or info.max_conversation_tokens, settings.max_pack_tokens)

@@ -1,0 +1,102 @@
+import re
+
+import pytest
+from pydantic import TypeAdapter
+
+from app.api.answers import (
+    InfoAnswer,
+    MoslimAnswer,
+    ObjectivesAnswer,
+    ProblemAnswer,
+    ScoreAnswer,
+    StateAnswer,
+    TokenizeAnswer,
+)
+from tests.api.fake_engine import PLAIN, UNGATED, FakeEngine
+from tests.api.serving import Served, serving
+
+ANSWERS = {
+    "/score": ScoreAnswer,
+    "/objectives": ObjectivesAnswer,
+    "/moslim-classify": MoslimAnswer,
+    "/tokenize": TokenizeAnswer,
+}
+
+
+def examples(served: Served) -> dict[str, object]:
+    paths = served.client.get("/openapi.json").json()["paths"]
+    return {
+        path: operation["post"]["requestBody"]["content"]["application/json"]["example"]
+        for path, operation in paths.items()
+        if "post" in operation
+    }
+
+
+def test_each_route_has_an_example_that_works_when_pasted(served: Served) -> None:
+    assert set(examples(served)) == set(ANSWERS)
+    for path, body in examples(served).items():
+        response = served.post(path, body)
+        assert response.status_code == 200, (path, response.text)
+        TypeAdapter(ANSWERS[path]).validate_python(response.json(), strict=True)
+
+
+@pytest.mark.parametrize("info", [UNGATED, PLAIN])
+def test_examples_fit_other_weights_too(info: object) -> None:
+    with serving(FakeEngine(info)) as running:  # type: ignore[arg-type]
+        bodies = examples(running)
+        assert running.post("/moslim-classify", bodies.pop("/moslim-classify")).status_code == 501
+        for path, body in bodies.items():
+            response = running.post(path, body)
+            assert response.status_code == 200, (path, response.text)
+            TypeAdapter(ANSWERS[path]).validate_python(response.json(), strict=True)
+
+
+def test_answers_are_what_the_document_says(served: Served) -> None:
+    body = {
+        "items": [{"prompt": "a", "responses": ["b", "c"]}, {"prompt": "a", "responses": []}],
+        "preferences": [{"length": 1}],
+    }
+    for path in ("/score", "/objectives"):
+        TypeAdapter(ANSWERS[path]).validate_python(served.post(path, body).json(), strict=True)
+    TypeAdapter(InfoAnswer).validate_python(served.client.get("/info").json(), strict=True)
+    TypeAdapter(StateAnswer).validate_python(served.client.get("/readyz").json(), strict=True)
+    TypeAdapter(ProblemAnswer).validate_python(served.post("/score", {"x": 1}).json(), strict=True)
+
+
+def test_every_reference_resolves_and_every_option_is_described(served: Served) -> None:
+    document = served.client.get("/openapi.json")
+    schemas = document.json()["components"]["schemas"]
+    references = set(re.findall(r'"#/components/schemas/([^"]+)"', document.text))
+    assert references <= set(schemas)
+    for name in ("ScoreBody", "ObjectivesBody", "MoslimBody", "TokenizeBody"):
+        for field, schema in schemas[name]["properties"].items():
+            assert schema.get("description"), (name, field)
+        assert schemas[name]["additionalProperties"] is False
+
+
+def test_the_document_says_how_to_show_a_key_and_what_errors_look_like(served: Served) -> None:
+    document = served.client.get("/openapi.json").json()
+    assert set(document["components"]["securitySchemes"]) == {"bearer", "key", "basic"}
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            assert "application/problem+json" in operation["responses"]["default"]["content"]
+            assert operation["summary"]
+
+
+def test_the_page_needs_nobody_else(served: Served) -> None:
+    page = served.client.get("/docs")
+    assert page.status_code == 200
+    assert "https://" not in page.text
+    assert "http://" not in page.text
+    assert (
+        "script-src" in page.headers["content-security-policy"]
+        or "default-src 'self'" in (page.headers["content-security-policy"])
+    )
+    assert "<script>" not in page.text
+    sources = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(sources) == 3
+    for source in sources:
+        asset = served.client.get(f"/{source}")
+        assert asset.status_code == 200
+        assert len(asset.content) > 50
+    assert "SwaggerUIBundle" in served.client.get("/docs/swagger-ui-bundle.js").text
