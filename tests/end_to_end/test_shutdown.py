@@ -51,10 +51,15 @@ def test_the_whole_order(tmp_path: Path) -> None:
 
 def test_what_does_not_finish_in_time_is_told_so(tmp_path: Path) -> None:
     flags = ["--drain-delay-seconds", "0", "--drain-timeout-seconds", "0.2", "--log-format", "text"]
-    with server_process(FAKE, flags, tmp_path / "log") as server, ThreadPoolExecutor() as pool:
+    with server_process(FAKE, flags, tmp_path / "log") as server, ThreadPoolExecutor(99) as pool:
         server.wait_ready()
-        held = [pool.submit(post, server, HELD) for _ in range(3)]
-        wait_until(lambda: queued_tokens(server) > 0)
+        held = []
+
+        def some_wait_behind_the_held() -> bool:
+            held.append(pool.submit(post, server, HELD))
+            return queued_tokens(server) > 0
+
+        wait_until(some_wait_behind_the_held)
         server.process.send_signal(signal.SIGTERM)
         answers = [one.result() for one in held]
         assert {answer.status_code for answer in answers} <= {200, 503}
