@@ -4,8 +4,7 @@ A head that was loaded wrong, another template or a broken kernel still gives nu
 functions to check are handed in: nothing here knows a tensor, a tokenizer or a queue.
 
 A tolerance is relative to the size of what is compared: `|got - expected| <= tolerance * max |expected|`, the maximum
-taken over all rewards (or gating coefficients) of the canary together. A score is held to the larger of the rewards'
-and its own maximum, since it is a weighted sum of rewards that may cancel.
+taken over all rewards of the canary together, and likewise over its scores and over its gating coefficients.
 """
 
 import json
@@ -23,8 +22,11 @@ Forward: TypeAlias = Callable[[Pack], PackOutput]
 
 FILE_NAME = "canary.json"
 
-PACKING_TOLERANCE: Mapping[str, float] = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
-"""How far a readout may depend on its pack: rounding alone stays a factor of ten below, a wrong mask does not."""
+PACKING_TOLERANCE: Mapping[str, float] = {"float32": 1e-3, "float16": 0.1, "bfloat16": 0.5}
+"""How far a readout may depend on its pack. With weights/default a response that sees its neighbour moves a reward by
+0.06 to 0.11 of the largest; rounding moves it by 2e-5 in float32, and leaving float32 by 0.04 (float16) or 0.3
+(bfloat16). So float32 tells the finest mistake, half precision only a gross one.
+"""
 
 PROBE_ITEMS = (
     Item((Message("user", "Name a colour."),), ("Blue.", "One colour among many is green.", "I would rather not say.")),
@@ -152,7 +154,7 @@ def _scales(expected: Sequence[Expected]) -> dict[str, float]:
     for one in expected:
         for kind, _, value in _values(one):
             scales[kind] = max(scales[kind], abs(value or 0.0))
-    return scales | {"score": max(scales["score"], scales["reward"])}
+    return scales
 
 
 def _label(kind: str, column: int, names: Sequence[str]) -> str:

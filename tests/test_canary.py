@@ -104,6 +104,14 @@ def test_the_error_says_what_was_expected_what_came_and_what_is_allowed() -> Non
         check_canary(canary, encode, off_by_one, "float32")
 
 
+def test_a_small_score_is_held_to_its_own_size_and_not_to_that_of_large_rewards() -> None:
+    small = changed(lambda output: {"scores_R": output.scores_R * 1e-3})
+    canary = make_canary(ITEMS, encode, small, TOLERANCE)
+    off = changed(lambda output: {"scores_R": output.scores_R * 1e-3 + 1e-6})
+    with pytest.raises(InvalidWeights, match="the score"):
+        check_canary(canary, encode, off, "float32")
+
+
 def test_what_is_not_known_is_not_checked(canary: Canary, tmp_path: Path) -> None:
     write_canary(tmp_path, canary)
     content = json.loads((tmp_path / FILE_NAME).read_text("utf-8"))

@@ -166,7 +166,7 @@ def test_the_engines_speed_is_measured_and_what_runs_counts_as_waiting() -> None
 
             rig.engine.fault = slowly
             await rig.service.score([item("prompt", "abcd")])
-            assert rig.sample("armoserve_queue_wait_estimate_seconds") == 0
+            assert rig.queue.estimated_wait_seconds("interactive") == 0
             rig.engine.hold()
             running = asyncio.create_task(rig.service.score([item("prompt", "abcdefghijklmn")]))
             await rig.engine.has_begun()
