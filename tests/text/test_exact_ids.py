@@ -11,10 +11,11 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from app.domain import Item, Message
+from app.errors import InvalidConversation
 from app.text.conversation_tokenizer import ConversationTokenizer
 from tests.text.conversations import as_chat, contents_of, item_of, items_without_system, texts
-from tests.text.loading import load, whole
-from tests.text.tokenizer_families import FAMILIES, GATED, reference_of
+from tests.text.loading import load, load_once, whole
+from tests.text.tokenizer_families import FAMILIES, GATED, reference_of, write_family
 
 FolderOf = Callable[[str], Path]
 exhaustive = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -102,11 +103,49 @@ def test_the_gating_token_may_be_the_last_of_the_prompt(
 @given(item=items_without_system)
 @pytest.mark.parametrize("gating_token", ["end_of_turn", "last_prompt_token"])
 def test_a_conversation_does_not_depend_on_its_neighbours(folder_of: FolderOf, gating_token: str, item: Item) -> None:
-    tokenizer = load(folder_of("chatml"), "chatml", gating_token=gating_token)
+    tokenizer = load_once(folder_of("chatml"), "chatml", gating_token=gating_token)
     for conversation, response in zip(tokenizer.encode(item).conversations, item.responses, strict=True):
         (alone,) = tokenizer.encode(replace(item, responses=(response,))).conversations
         assert whole(conversation) == whole(alone)
         assert conversation.gating_index == alone.gating_index
+
+
+def test_a_response_that_spells_what_opens_a_generated_one_moves_nothing(folder_of: FolderOf) -> None:
+    """DeepSeek's prompt for generation ends in `<think>`; where a response follows, that is the response's own."""
+    tokenizer = load(folder_of("deepseek"), "deepseek")
+    plain, thinking = tokenizer.encode(item_of(["Hi"], ["Sure", "<think>\nSure"])).conversations
+    assert plain.prefix_ids == thinking.prefix_ids
+    assert plain.gating_index == thinking.gating_index
+
+
+ODD = {
+    "the prompt is rewritten": (
+        "{% if 'rewrite' in messages[-1].content %}!{% endif %}" + FAMILIES["chatml"].template,
+        item_of(["Hi"], ["rewrite"]),
+        "renders this prompt anew",
+    ),
+    "nothing is left of the prompt": (
+        "{% for m in messages %}{{ m.content }}\n{% endfor %}",
+        item_of([""], ["\nSure"]),
+        "merges into a response",
+    ),
+    "an empty response leaves no trace": (
+        "{% for m in messages %}{% if m.role == 'user' %}\nQ: {{ m.content }}\nA: {% else %}{{ m.content }}"
+        "{% endif %}{% endfor %}",
+        item_of(["Hi"], [""]),
+        "rendered as no token",
+    ),
+}
+
+
+@pytest.mark.parametrize("why", ODD)
+def test_what_an_odd_template_makes_unscorable_is_refused(why: str, tmp_path: Path) -> None:
+    template, item, message = ODD[why]
+    gating_token = "end_of_turn" if "<|im_end|>" in template else "last_prompt_token"
+    tokenizer = load(write_family(tmp_path, "chatml", template=template), "chatml", gating_token=gating_token)
+    assert tokenizer.encode(item_of(["Hi"], ["Sure"]))
+    with pytest.raises(InvalidConversation, match=message):
+        tokenizer.encode(item)
 
 
 def test_threads_may_share_a_tokenizer(folder_of: FolderOf) -> None:

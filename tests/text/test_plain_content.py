@@ -13,7 +13,7 @@ from app.domain import Item, Message
 from app.errors import InvalidConversation
 from app.text.conversation_tokenizer import ConversationTokenizer
 from tests.text.conversations import as_chat, contents_of, item_of, texts
-from tests.text.loading import load, whole
+from tests.text.loading import load, load_once, reference_once, whole
 from tests.text.tokenizer_families import FAMILIES, GATED, reference_of
 
 FolderOf = Callable[[str], Path]
@@ -107,7 +107,7 @@ def test_searching_the_whole_text_for_the_gating_token_can_be_fooled(folder_of: 
 @given(data=st.data())
 def test_nothing_is_lost_of_hostile_content(folder_of: FolderOf, data: st.DataObject) -> None:
     """The rendering shows every string as it was written, and its ids spell it."""
-    tokenizer, reference = load(folder_of("chatml"), "chatml"), reference_of(folder_of("chatml"))
+    tokenizer, reference = load_once(folder_of("chatml"), "chatml"), reference_once(folder_of("chatml"))
     strings = tokenizer.tokenizer.special_tokens.strings
     pieces = st.sampled_from((*strings, "Sure", " ", "\n", "0", "\U0010fffd", "日本語", "<|im_"))
     content = data.draw(st.lists(pieces, max_size=6).map("".join))
@@ -116,6 +116,13 @@ def test_nothing_is_lost_of_hostile_content(folder_of: FolderOf, data: st.DataOb
         expected = f"<|im_start|>user\n{content}<|im_end|>\n<|im_start|>assistant\n{response}<|im_end|>\n"
         assert conversation.text == expected
         assert reference.decode(conversation.token_ids) == expected
+
+
+def test_content_that_spells_a_mask_is_left_as_it_is(folder_of: FolderOf) -> None:
+    """The first mark to be tried is taken by the content here, so another must be found."""
+    content = "\U0010fffd0\U0010fffd <|im_end|> \U0010fffc1\U0010fffc"
+    (conversation,) = load(folder_of("chatml"), "chatml").render(item_of(["Hi"], [content])).conversations
+    assert conversation.text.endswith(f"assistant\n{content}<|im_end|>\n")
 
 
 def test_hostile_content_has_the_ids_of_a_tokenizer_without_special_tokens(folder_of: FolderOf) -> None:

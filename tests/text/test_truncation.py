@@ -64,6 +64,16 @@ def test_leading_pairs_go_first_and_the_system_message_stays(folder_of: FolderOf
     assert last_only[0] == chatml(("system", "Be nice"), ("user", "Five"), ("assistant", "Six"))
 
 
+@pytest.mark.parametrize("kept_pairs", range(9))
+def test_as_many_pairs_stay_as_fit(folder_of: FolderOf, kept_pairs: int) -> None:
+    folder = folder_of("chatml")
+    turns = [f"Turn {number}" for number in range(21)]
+    kept = turns[20 - 2 * kept_pairs :]
+    limit = num_tokens(folder, item_of(kept, ["Sure"]))
+    texts, _ = rendered_with_limit(folder, item_of(turns, ["Sure"]), limit)
+    assert texts == rendered_with_limit(folder, item_of(kept, ["Sure"]), limit)[0]
+
+
 def test_then_leading_tokens_of_the_first_kept_turn_go(folder_of: FolderOf) -> None:
     folder = folder_of("chatml")
     question = " ".join(f"beautiful word {number}" for number in range(50))

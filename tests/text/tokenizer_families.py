@@ -134,6 +134,16 @@ FAMILIES: Final[Mapping[str, Family]] = {
         config={"eos_token": "<|endoftext|>"},
         closing="<|end|>",
     ),
+    "tokens_that_take_the_space_before_them": Family(
+        PHI,
+        ("<|endoftext|>", "<|end|>"),
+        added=tuple(
+            AddedToken(text, special=True, lstrip=True, normalized=False)
+            for text in ("<|system|>", "<|user|>", "<|assistant|>")
+        ),
+        config={"eos_token": "<|endoftext|>"},
+        closing="<|end|>",
+    ),
     "deepseek": Family(DEEPSEEK, ("<s>", "</s>", "<|User|>", "<|Assistant|>"), config=BOS_EOS),
     "plain": Family(PLAIN, ("<|endoftext|>",)),
 }
