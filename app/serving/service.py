@@ -80,8 +80,7 @@ class ScoringService:
     async def stop(self) -> None:
         """Fail what is left with Draining and end the threads."""
         await self._batcher.stop()
-        await self._queue.door.join()  # those still tokenising are turned away at their next step
-        self._pool.shutdown(wait=False)
+        self._pool.shutdown(wait=False)  # those still tokenising are turned away at their next step
 
     def alive(self) -> bool:
         """Say whether the engine answers; False from the moment it cannot score any more."""

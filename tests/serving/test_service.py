@@ -37,6 +37,25 @@ def test_results_keep_the_order_of_items_and_responses() -> None:
     run(test)
 
 
+def test_a_slow_item_does_not_change_the_order() -> None:
+    overtaken = threading.Event()
+
+    def first_is_slow(one: Item, truncation: Truncation) -> TokenizedItem:
+        if one.responses == ("last",):
+            overtaken.set()
+        elif one.responses == ("first",):
+            assert overtaken.wait(PATIENCE_SECONDS)
+        return encode(one, truncation)
+
+    async def test() -> None:
+        async with serving(encoder=first_is_slow) as rig:
+            texts = ["first", *("other" for _ in range(2 * ITEMS_PER_CALL)), "last"]
+            scored = await rig.service.score([item("p", text) for text in texts])
+            assert [rewards_of(one)[0] for one in scored.results] == [expected_rewards("p", text) for text in texts]
+
+    run(test)
+
+
 def test_an_item_at_fault_is_its_own_error_and_the_others_are_scored() -> None:
     async def test() -> None:
         async with serving(max_pack_tokens=20) as rig:
