@@ -25,7 +25,7 @@ from transformers import AutoTokenizer
 
 from tests.small_tokenizers import CORPUS, LLAMA3_SPLIT, TEMPLATES
 
-Splitting = Literal["bytes", "pieces", "metaspace_first"]
+Splitting = Literal["bytes", "pieces", "pieces_or_unknown", "metaspace_first"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +116,9 @@ FAMILIES: Final[Mapping[str, Family]] = {
         closing="<end_of_turn>",
         takes_system=False,
     ),
+    "characters_may_be_unknown": Family(
+        TEMPLATES["chatml"], ("<unk>", *CHATML), splitting="pieces_or_unknown", closing="<|im_end|>"
+    ),
     "mistral": Family(
         MISTRAL,
         ("<unk>", "<s>", "</s>", "[INST]", "[/INST]"),
@@ -170,13 +173,14 @@ def reference_of(folder: Path) -> Any:
 def _trained(family: Family) -> Tokenizer:
     if family.splitting == "bytes":
         return _trained_on_bytes(family)
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
-    if family.splitting == "pieces":
+    knows_bytes = family.splitting != "pieces_or_unknown"
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=knows_bytes))
+    if family.splitting != "metaspace_first":
         tokenizer.normalizer = normalizers.Replace(" ", "▁")
         tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", behavior="merged_with_previous")
     else:
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
-    bytes_spelled = [f"<0x{byte:02X}>" for byte in range(256)]
+    bytes_spelled = [f"<0x{byte:02X}>" for byte in range(256)] if knows_bytes else []
     trainer = trainers.BpeTrainer(vocab_size=900, special_tokens=[*family.special, *bytes_spelled], show_progress=False)
     tokenizer.train_from_iterator(CORPUS, trainer)
     spec = json.loads(tokenizer.to_str())
