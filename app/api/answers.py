@@ -1,6 +1,9 @@
-"""What the service answers, as types: views build them, the OpenAPI document describes them, tests hold them to it."""
+"""What the scoring routes answer, as types.
 
-from typing import Literal, NotRequired
+Views build them, the OpenAPI document describes them, and tests hold what is served to them.
+"""
+
+from typing import NotRequired
 
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
@@ -225,92 +228,3 @@ class TokenizeAnswer(TypedDict):
 
     results: list[TokenizeResult | ErrorResult]
     model: ModelAnswer
-
-
-@documented
-class FieldFault(TypedDict):
-    """What is wrong with one field."""
-
-    field: str
-    message: str
-
-
-@documented
-class ProblemAnswer(TypedDict):
-    """An error (RFC 9457)."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    errors: NotRequired[list[FieldFault]]
-    request_id: str
-
-
-@documented
-class StateAnswer(TypedDict):
-    """Whether the process is well."""
-
-    status: Literal["alive", "ready"]
-
-
-@documented
-class InfoModel(ModelAnswer):
-    """The model served."""
-
-    device: str
-    quantization: str
-    description: str
-    has_gating: bool
-
-
-@documented
-class NativeAnswer(TypedDict):
-    """native = slope x reward + intercept."""
-
-    slope: float
-    intercept: float
-
-
-@documented
-class ObjectiveAnswer(TypedDict):
-    """One column of the regression head."""
-
-    name: str
-    description: str
-    source: str
-    native: NativeAnswer | None
-    """The scale of its data set, where it is known."""
-    has_reference: bool
-    """Whether percentiles can be told."""
-
-
-@documented
-class InfoHead(TypedDict):
-    """One MOSLIM head, with levels from 1 to `classes`."""
-
-    name: str
-    classes: int
-
-
-@documented
-class LimitsAnswer(TypedDict):
-    """What one request may hold."""
-
-    max_conversation_tokens: int
-    max_body_bytes: int
-    max_items: int
-
-
-@documented
-class InfoAnswer(TypedDict):
-    """The answer of `GET /info`."""
-
-    model: InfoModel
-    objectives: list[ObjectiveAnswer]
-    composites: dict[str, dict[str, float]]
-    heads: list[InfoHead]
-    default_preference: dict[str, float] | None
-    """The unit vector behind `scores` where the weights have no scalar of their own."""
-    limits: LimitsAnswer
-    versions: dict[str, str]

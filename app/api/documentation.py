@@ -16,10 +16,10 @@ from fastapi.responses import FileResponse, HTMLResponse
 from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import models_json_schema
 
-from app.api.answers import ProblemAnswer
 from app.api.dependencies import TIMEOUT_HEADER
 from app.api.problems import MEDIA_TYPE
 from app.api.schemas import MoslimBody, ObjectivesBody, ScoreBody, ScoringOptions, TokenizeBody
+from app.api.service_answers import ProblemAnswer
 from app.domain import ModelInfo
 
 REF_TEMPLATE = "#/components/schemas/{model}"

@@ -8,8 +8,8 @@ from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from app import __version__
-from app.api.answers import InfoAnswer, ObjectiveAnswer, StateAnswer
 from app.api.dependencies import Model, Server, json_response
+from app.api.service_answers import InfoAnswer, ObjectiveAnswer, StateAnswer
 from app.domain import Objective
 from app.errors import Draining, NotReady
 

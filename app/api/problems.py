@@ -4,6 +4,7 @@ A problem never carries text of prompts or responses: messages are written where
 nobody foresaw is answered without its message.
 """
 
+import logging
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from starlette.exceptions import HTTPException
 
 from app import errors
 from app.api.request_context import request_id_of
+
+log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_JITTER = 0.5
@@ -74,6 +77,8 @@ def install_problem_responses(app: FastAPI) -> None:
     """Answer every error raised on purpose, and the framework's own, with a problem document."""
 
     async def answer_error(request: Request, error: Exception) -> Response:
+        if isinstance(error, errors.InferenceFailed):
+            log.error("%s", error)  # the line that joins the request's id with the pack whose failure was logged
         return problem_response(error, request_id_of(request.scope))
 
     async def answer_framework_error(request: Request, error: Exception) -> Response:

@@ -15,6 +15,8 @@ from app.errors import ArmoserveError, InvalidConversation
 from app.serving.jobs import Priority
 
 MOST_DIRECTIONS = 256
+LARGEST_WEIGHT = 1e100
+"""Far beyond any use, and no product of two with a reward overflows."""
 FORMS = "an item is {prompt, responses}, {prompt, response} or {messages}"
 ITEM_FIELDS = ("prompt", "responses", "response", "messages")
 PAIR_FIELDS = frozenset({"text_1", "text_2", "data_1", "data_2", "queries"})
@@ -29,8 +31,8 @@ def _without_lone_surrogates(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_without_lone_surrogates)]
-FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
-Direction = dict[str, FiniteFloat]
+Weight = Annotated[float, Field(ge=-LARGEST_WEIGHT, le=LARGEST_WEIGHT, allow_inf_nan=False)]
+Direction = dict[str, Weight]
 
 
 class StrictModel(BaseModel):

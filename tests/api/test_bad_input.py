@@ -91,6 +91,11 @@ BAD_BODIES: dict[str, tuple[Any, tuple[int, str], str]] = {
     "preferences as an object": (item(preferences={"length": 1}), MALFORMED, "preferences: "),
     "a weight as text": (item(preferences=[{"length": "1"}]), MALFORMED, "preferences[0].length: "),
     "a weight as truth": (item(preferences=[{"length": True}]), MALFORMED, "preferences[0].length: "),
+    "a weight that would overflow": (
+        item(preferences=[{"new": 1}], composites={"new": {"length": 1e200}}),
+        MALFORMED,
+        "composites.new.length: ",
+    ),
     "too many directions": (item(preferences=[{"length": 1}] * 257), MALFORMED, "preferences: "),
     "an empty direction": (item(preferences=[{}]), MALFORMED, "zero"),
     "a zero direction": (item(preferences=[{"length": 0}]), MALFORMED, "zero"),

@@ -3,15 +3,8 @@ import re
 import pytest
 from pydantic import TypeAdapter
 
-from app.api.answers import (
-    InfoAnswer,
-    MoslimAnswer,
-    ObjectivesAnswer,
-    ProblemAnswer,
-    ScoreAnswer,
-    StateAnswer,
-    TokenizeAnswer,
-)
+from app.api.answers import MoslimAnswer, ObjectivesAnswer, ScoreAnswer, TokenizeAnswer
+from app.api.service_answers import InfoAnswer, ProblemAnswer, StateAnswer
 from tests.api.fake_engine import PLAIN, UNGATED, FakeEngine
 from tests.api.serving import Served, serving
 

@@ -7,7 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.engine import Engine
 from app.errors import InvalidWeights
 from app.settings import Settings
-from tests.api.fake_engine import HEADS, HOLD, OBJECTIVES, POISON, FakeEngine
+from tests.api.fake_engine import FAIL, HEADS, HOLD, OBJECTIVES, POISON, FakeEngine
 from tests.api.serving import Served, serving, wait_until
 
 GOOD = {"prompt": "Say something", "response": "aei? bcd"}
@@ -108,7 +108,41 @@ class TestLoading:
             assert "has a scalar of its own" in str(running.server.failure)
 
 
+class TestReadiness:
+    def test_while_draining_requests_should_go_elsewhere(self, served: Served) -> None:
+        served.state.is_draining = True
+        try:
+            response = served.client.get("/readyz")
+            assert (response.status_code, response.json()["type"]) == (503, "draining")
+            assert served.client.get("/livez").status_code == 200
+            assert served.post("/score", GOOD).status_code == 200
+        finally:
+            served.state.is_draining = False
+        assert served.client.get("/readyz").status_code == 200
+
+    def test_with_a_full_queue_requests_should_go_elsewhere(self) -> None:
+        with serving(max_wait_seconds="0.0000001") as running:
+            assert running.post("/score", GOOD).status_code == 200, "from here on the engine's speed is known"
+            held = threading.Thread(target=_post_quietly, args=(running, GOOD | {"response": HOLD}))
+            held.start()
+            assert running.fake.holding.wait(20)
+            response = running.client.get("/readyz")
+            assert (response.status_code, response.json()["detail"]) == (503, "the queue is full")
+            running.fake.release.set()
+            held.join()
+            wait_until(lambda: running.client.get("/readyz").status_code == 200)
+
+
 class TestFaults:
+    def test_a_failed_pack_and_its_request_find_each_other_in_the_log(
+        self, served: Served, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        response = served.post("/score", GOOD | {"response": FAIL})
+        assert response.status_code == 500
+        (line,) = (record for record in caplog.records if record.name == "app.api.problems")
+        assert line.getMessage() == response.json()["detail"]
+        assert "made to fail" in caplog.text
+
     def test_a_poisoned_device_fails_its_callers_then_ends_the_process(self) -> None:
         with serving() as running:
             response = running.post("/score", GOOD | {"response": POISON})
