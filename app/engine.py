@@ -4,14 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from app.domain import Item, ModelInfo, TokenizedItem, Truncation
-from app.packing import Pack, PackOutput
+from app.domain import Item, ModelInfo, Truncation
+from app.serving.engine import Forward
+from app.serving.service import Encode
 
 if TYPE_CHECKING:
     from app.text.conversation_tokenizer import RenderedItem
 
-Encode: TypeAlias = Callable[[Item, Truncation], TokenizedItem]
-Forward: TypeAlias = Callable[[Pack], PackOutput]
 Render: TypeAlias = "Callable[[Item, Truncation], RenderedItem]"
 
 

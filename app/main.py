@@ -26,7 +26,7 @@ from app.api.server import DrainingServer
 from app.api.state import Limits, ServedModel, ServerState
 from app.domain import ModelInfo
 from app.engine import Engine
-from app.errors import DevicePoisoned, InvalidSetting
+from app.errors import DevicePoisoned, InvalidSetting, RequestError
 from app.preferences import PreferenceDirection, preference_direction
 from app.serving.batcher import Batcher
 from app.serving.metrics import Metrics
@@ -172,7 +172,10 @@ def _default_direction(settings: Settings, info: ModelInfo) -> PreferenceDirecti
         return None
     if info.has_scalar:
         raise InvalidSetting(f"default_preference is not allowed: {info.name} has a scalar of its own")
-    return preference_direction(weights, info.objective_names, info.composites)
+    try:
+        return preference_direction(weights, info.objective_names, info.composites)
+    except RequestError as error:
+        raise InvalidSetting(f"default_preference is not allowed: {error}") from error
 
 
 def _process_registry() -> CollectorRegistry:

@@ -4,10 +4,11 @@ import threading
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from app.domain import ModelInfo
 from app.engine import Engine
-from app.errors import InvalidWeights
+from app.errors import InvalidSetting, InvalidWeights
 from app.settings import Settings
-from tests.api.fake_engine import FAIL, HEADS, HOLD, OBJECTIVES, POISON, FakeEngine
+from tests.api.fake_engine import FAIL, GATED, HEADS, HOLD, OBJECTIVES, POISON, UNGATED, FakeEngine
 from tests.api.serving import Served, serving, wait_until
 
 GOOD = {"prompt": "Say something", "response": "aei? bcd"}
@@ -101,11 +102,23 @@ class TestLoading:
             wait_until(lambda: running.server.should_exit)
             assert running.server.failure is error
 
-    def test_a_default_preference_that_does_not_fit_ends_the_process(self) -> None:
-        fake = FakeEngine()
-        with serving(fake, lambda _: fake.engine(), default_preference="length:1") as running:
+    @pytest.mark.parametrize(
+        ("info", "preference", "words"),
+        [
+            (GATED, "length:1", "counting has a scalar of its own"),
+            (UNGATED, "lenght:1", "these weights have length, vowels, questions, talkative"),
+            (UNGATED, "length:0", "zero"),
+        ],
+    )
+    def test_a_default_preference_that_does_not_fit_ends_the_process(
+        self, info: ModelInfo, preference: str, words: str
+    ) -> None:
+        fake = FakeEngine(info)
+        with serving(fake, lambda _: fake.engine(), default_preference=preference) as running:
             wait_until(lambda: running.server.failure is not None)
-            assert "has a scalar of its own" in str(running.server.failure)
+            assert isinstance(running.server.failure, InvalidSetting)
+            assert str(running.server.failure).startswith("default_preference is not allowed: ")
+            assert words in str(running.server.failure)
 
 
 class TestReadiness:
