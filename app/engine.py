@@ -4,9 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from app.canary import Encode, Forward
 from app.domain import Item, ModelInfo, Truncation
-from app.serving.engine import Forward
-from app.serving.service import Encode
 
 if TYPE_CHECKING:
     from app.text.conversation_tokenizer import RenderedItem
