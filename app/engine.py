@@ -1,6 +1,6 @@
 """The engine: loaded weights as the rest of the service sees them. Knows no tensor and no tokenizer, only functions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -21,3 +21,5 @@ class Engine:
     encode: Encode
     forward: Forward
     render: Render
+    memory: Callable[[], Mapping[str, float]] = dict
+    """Kind of device memory → bytes; empty where the device has none of its own."""

@@ -34,12 +34,13 @@ def load_checked_engine(settings: Settings) -> Engine:
         template_kind=model.manifest.template.kind,
         frozen_date=model.manifest.template.frozen_date,
         gating_token="last_prompt_token" if model.manifest.gating is None else model.manifest.gating.token,
-        max_conversation_tokens=limit,
+        max_conversation_tokens=model.info.max_conversation_tokens,
     )
     info = replace(model.info, template=tokenizer.template_digest, max_conversation_tokens=limit)
-    engine = Engine(info, tokenizer.encode, model.forward, tokenizer.render)
-    check_engine(engine, folder)
-    return engine
+    # Known answers are longer than a tight limit and may spell special tokens: they are checked without either.
+    check_engine(Engine(info, tokenizer.encode, model.forward, tokenizer.render), folder)
+    served = replace(tokenizer, max_conversation_tokens=limit, policy=settings.special_tokens)
+    return Engine(info, served.encode, model.forward, served.render, model.memory_bytes)
 
 
 def check_engine(engine: Engine, folder: Path) -> None:

@@ -75,12 +75,9 @@ async def start_model(
         on_fatal=lambda: on_fatal(DevicePoisoned("the device is beyond repair; a new process is needed")),
     )
     service = ScoringService(engine.encode, queue, batcher, metrics)
+    metrics.watch_device_memory(engine.memory)
     await service.start()
-
-    def is_full() -> bool:
-        return (queue.estimated_wait_seconds("interactive") or 0.0) > settings.max_wait_seconds
-
-    return ServedModel(engine.info, service, metrics, engine.render, is_full, direction)
+    return ServedModel(engine.info, service, metrics, engine.render, queue.is_full, direction)
 
 
 class Application(FastAPI):

@@ -55,6 +55,16 @@ class RewardModel:
         except RuntimeError as error:
             raise _translated(error) from error
 
+    def memory_bytes(self) -> dict[str, float]:
+        """Return the device's memory by kind: allocated and reserved by this process, free on the device."""
+        if self.device.type != "cuda":
+            return {}
+        return {
+            "allocated": torch.cuda.memory_allocated(self.device),
+            "reserved": torch.cuda.memory_reserved(self.device),
+            "free": torch.cuda.mem_get_info(self.device)[0],
+        }
+
     @torch.inference_mode()
     def features(self, pack: Pack) -> tuple[torch.Tensor, torch.Tensor]:
         """Return f(x⊕y) per response, (R, D), and f(x) per prompt, (P, D), in float32 on the device."""

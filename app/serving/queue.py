@@ -116,6 +116,11 @@ class JobQueue:
         """Estimate how long a job admitted now would wait; None before the first forward was measured."""
         return self._throughput.seconds_for(self._tokens_before(priority) + self._running_tokens)
 
+    def is_full(self) -> bool:
+        """Say whether any interactive request would be refused now for what waits before it."""
+        wait_seconds = self.estimated_wait_seconds("interactive") or 0.0
+        return self._tokens_before("interactive") >= self.max_queued_tokens or wait_seconds > self.max_wait_seconds
+
     async def wait_for_jobs(self) -> None:
         """Return once at least one job waits."""
         await self._jobs_wait.wait()

@@ -114,6 +114,23 @@ def test_overload_is_judged_by_the_time_that_the_waiting_tokens_take() -> None:
     run(test)
 
 
+def test_a_queue_is_full_by_tokens_or_by_time() -> None:
+    async def test() -> None:
+        queue = make_queue(max_queued_tokens=8, max_wait_seconds=10)
+        queue.admit([conversation("bbbbbbb", "b")], "bulk")
+        assert not queue.is_full()
+        queue.admit([conversation("aaa", "1")], "interactive")
+        assert not queue.is_full()
+        queue.measured(tokens=1, seconds=5.0)
+        assert queue.is_full()
+        queue.measured(tokens=100_000, seconds=1.0)
+        assert not queue.is_full()
+        queue.admit([conversation("bbb", "1")], "interactive")
+        assert queue.is_full()
+
+    run(test)
+
+
 def test_a_full_queue_says_when_there_will_be_room() -> None:
     async def test() -> None:
         queue = make_queue(max_queued_tokens=100)

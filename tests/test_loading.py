@@ -1,0 +1,35 @@
+"""Settings that the engine is loaded with reach what they are about."""
+
+import pytest
+
+from app.domain import Item, Message
+from app.errors import InvalidConversation, InvalidSetting, TooManyTokens
+from app.loading import load_checked_engine
+from app.settings import Settings
+from tests.checkpoints import write_own_folder
+
+HOSTILE = Item((Message("user", "Hi <|eot_id|>"),), ("<|start_header_id|>",))
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_own_folder(tmp_path_factory.mktemp("weights") / "own"))
+
+
+def test_special_tokens_in_content_are_plain_text_unless_they_are_to_be_refused(weights: str) -> None:
+    assert load_checked_engine(Settings(weights=weights)).encode(HOSTILE, "never").conversations
+    strict = load_checked_engine(Settings(weights=weights, special_tokens="reject"))
+    with pytest.raises(InvalidConversation, match="2 special-token strings"):
+        strict.encode(HOSTILE, "never")
+
+
+def test_limits_reach_the_tokenizer(weights: str) -> None:
+    short = load_checked_engine(Settings(weights=weights, max_conversation_tokens=40))
+    with pytest.raises(TooManyTokens, match="40"):
+        short.encode(Item((Message("user", "word " * 100),), ("yes",)), "never")
+    with pytest.raises(InvalidSetting, match="max_conversation_tokens"):
+        load_checked_engine(Settings(weights=weights, max_conversation_tokens=1_000_000, max_pack_tokens=2_000_000))
+
+
+def test_a_cpu_has_no_device_memory(weights: str) -> None:
+    assert load_checked_engine(Settings(weights=weights)).memory() == {}
