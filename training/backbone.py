@@ -4,9 +4,8 @@ are worth probing. The heads used here are thrown away; ridge and gating fit the
 T packed tokens · R responses · D hidden size · K objectives · B preference pairs
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 import torch
@@ -32,8 +31,6 @@ from training.inference import (
 from training.losses import bradley_terry_loss, regression_loss
 from training.metrics import accuracy_by_source, macro_mean
 from training.optimisation import Optimiser
-
-REPORT_EVERY_STEPS: Final = 50
 
 
 class ProbingHeads(nn.Module):
@@ -72,8 +69,15 @@ class JointTraining:
         return loss
 
 
-def train_jointly(training: JointTraining, examples: Sequence[Example], seed: int, *, mixed_precision: bool) -> None:
-    """Train backbone and heads in place on the examples."""
+def train_jointly(
+    training: JointTraining,
+    examples: Sequence[Example],
+    validation: Sequence[Example],
+    seed: int,
+    *,
+    mixed_precision: bool,
+) -> None:
+    """Train backbone and heads in place on the examples, and show how the validation part is ordered meanwhile."""
     config = training.config.optimiser
     lengths = [num_tokens(example.tokens) for example in examples]
     plan = plan_epochs(lengths, config.epochs, config.pack_tokens, seed)
@@ -88,8 +92,12 @@ def train_jointly(training: JointTraining, examples: Sequence[Example], seed: in
             optimiser.step(loss)
             recent.append(loss.item())
             bar.update(pack.num_tokens)
-            if step % REPORT_EVERY_STEPS == 0:
-                bar.write(f"step {step}: loss {np.mean(recent[-REPORT_EVERY_STEPS:]):.3f}")
+            if step % training.config.validate_every_steps == 0 or step == len(plan):
+                accuracy = validate(training, validation, mixed_precision=mixed_precision)
+                print(
+                    f"\nstep {step} of {len(plan)}: loss {np.mean(recent):.3f}, {accuracy_line(accuracy)}", flush=True
+                )
+                recent = []
 
 
 @torch.inference_mode()
@@ -108,6 +116,12 @@ def validate(training: JointTraining, examples: Sequence[Example], *, mixed_prec
     return accuracy_by_source(np.asarray(margins), sources)
 
 
+def accuracy_line(accuracy: Mapping[str, float]) -> str:
+    """Say the accuracies in one line."""
+    parts = ", ".join(f"{source} {value:.3f}" for source, value in accuracy.items())
+    return f"validation macro {macro_mean(accuracy):.3f} ({parts})"
+
+
 def probing_heads(hidden_size: int, examples: Sequence[Example]) -> ProbingHeads:
     """Start the heads at each objective's mean, and measure its variance."""
     ratings_RK = join_labels(examples).ratings_RK
@@ -123,8 +137,6 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
     train = [example for example in examples if not example.is_validation]
     backbone = restore_backbone(workspace, LANGUAGE_MODEL, recipe.architecture)
     training = JointTraining(backbone, probing_heads(recipe.architecture.hidden_size, train), recipe.backbone)
-    train_jointly(training, train, recipe.seed, mixed_precision=recipe.mixed_precision)
     validation = [example for example in examples if example.is_validation]
-    accuracy = validate(training, validation, mixed_precision=recipe.mixed_precision)
-    print(f"validation accuracy of the preference score: macro {macro_mean(accuracy):.3f}, {accuracy}")
+    train_jointly(training, train, validation, recipe.seed, mixed_precision=recipe.mixed_precision)
     save_backbone(workspace, BACKBONE, backbone, getattr(torch, recipe.architecture.dtype))

@@ -23,6 +23,7 @@ def backbone_config(architecture: ArchitectureConfig, vocabulary_size: int, **ex
         num_key_value_heads=architecture.attention_heads,
         intermediate_size=architecture.intermediate_size,
         max_position_embeddings=architecture.max_position_embeddings,
+        initializer_range=architecture.hidden_size**-0.5,  # keeps the size of activations; Llama's 0.02 is for 4096
         dtype=architecture.dtype,
         use_cache=False,
         **extra,

@@ -24,6 +24,8 @@ class DataConfig:
     """Share of the prompts of the train split that only chooses between settings."""
     min_ratings: int = 300
     """An objective needs this many ratings in the train split."""
+    preferred_objectives: bool = True
+    """Whether each preference source also gives an objective: the share of its comparisons that a response won."""
     max_ratings_per_source: int = 4000
     """Rated responses kept of one source, by a hash of prompt and response."""
     max_pairs_per_source: int = 4000
@@ -84,14 +86,26 @@ class OptimiserConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class LanguageModelConfig:
+    """Language modelling on the conversations."""
+
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    predicted_share: float = 1.0
+    """Share of the tokens, drawn anew for each pack, whose prediction is learned: the output layer is what costs most
+    where the vocabulary is large beside the hidden size."""
+
+    def __post_init__(self) -> None:
+        _require(0 < self.predicted_share <= 1, "language_model.predicted_share must lie in 0 … 1")
+
+
+@dataclass(frozen=True, slots=True)
 class BackboneConfig:
     """Joint training on preferences and ratings, so that the features are worth probing."""
 
     optimiser: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(epochs=2.0, learning_rate=5e-4))
     regression_weight: float = 1.0
     """Weight of the regression loss beside the Bradley–Terry loss."""
-    language_weight: float = 0.0
-    """Weight of the language-modelling loss beside them, on sources that allow it."""
+    validate_every_steps: int = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +180,7 @@ class Recipe:
     data: DataConfig = field(default_factory=DataConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     architecture: ArchitectureConfig = field(default_factory=ArchitectureConfig)
-    language_model: OptimiserConfig = field(default_factory=OptimiserConfig)
+    language_model: LanguageModelConfig = field(default_factory=LanguageModelConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
     ridge: RidgeConfig = field(default_factory=RidgeConfig)

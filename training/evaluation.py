@@ -15,13 +15,12 @@ from app.domain import Item, Message
 from app.model.manifest import read_manifest
 from app.model.weights import load_reward_model
 from training.artifacts import Workspace
-from training.card import CARD_FILE, Results, card
+from training.card import CARD_FILE, TEST_SECTION, Results, card
 from training.configs import Recipe
 from training.data.sources import TEST, BenchmarkPair, read_benchmark, read_preferences
 from training.inference import encode_items, num_tokens, pack_items, plan_packs, token_bar
-from training.metrics import SubsetAccuracy, macro_mean, subset_accuracy
+from training.metrics import SubsetAccuracy, subset_accuracy
 
-TEST_SECTION: Final = "Test pairs"
 GROUPED: Final = "rmbench-"
 Key = tuple[tuple[Message, ...], str]
 
@@ -90,4 +89,4 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
         (place / "results.json").write_text(json.dumps(dataclasses.asdict(results), indent=1), encoding="utf-8")
     (folder / CARD_FILE).write_text(card(manifest, results), encoding="utf-8")
     print(results.table())
-    print(f"macro mean over the test pairs: {macro_mean(results.by_subset(TEST_SECTION)):.3f}")
+    print(f"macro mean over the test pairs: {results.test_mean():.3f}")

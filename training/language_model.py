@@ -1,37 +1,49 @@
 """Language modelling on the conversations, from nothing: what gives a small backbone words before it judges them."""
 
+import numpy as np
 import torch
 
 from app.domain import TokenizedItem
 from app.model.backbone import Backbone
+from app.packing import IndexArray
 from training.artifacts import LANGUAGE_MODEL, TOKENIZER, Workspace
 from training.checkpoints import new_backbone, save_backbone
-from training.configs import OptimiserConfig, Recipe
+from training.configs import LanguageModelConfig, Recipe
 from training.data.dataset import read_dataset
 from training.inference import autocast, encode_items, hidden_states, iterate, num_tokens, plan_epochs
-from training.losses import language_model_loss
+from training.losses import language_model_loss, next_token_indices
 from training.optimisation import Optimiser
 
 REPORT_EVERY_STEPS = 50
 
 
 def train_language_model(
-    backbone: Backbone, items: list[TokenizedItem], config: OptimiserConfig, seed: int, *, mixed_precision: bool
+    backbone: Backbone, items: list[TokenizedItem], config: LanguageModelConfig, seed: int, *, mixed_precision: bool
 ) -> list[float]:
     """Train in place; return the loss of each step, in nats per token."""
-    plan = plan_epochs([num_tokens(item) for item in items], config.epochs, config.pack_tokens, seed)
-    optimiser = Optimiser([backbone], config, len(plan))
+    plan = plan_epochs(
+        [num_tokens(item) for item in items], config.optimiser.epochs, config.optimiser.pack_tokens, seed
+    )
+    optimiser = Optimiser([backbone], config.optimiser, len(plan))
+    generator = np.random.default_rng(seed)
     losses: list[float] = []
     for pack in iterate(plan, items, "language model"):
         with autocast(enabled=mixed_precision):
             hidden_TD = hidden_states(backbone, pack)
-            loss = language_model_loss(hidden_TD, backbone.decoder.get_input_embeddings().weight, pack)
+            embeddings_VD = backbone.decoder.get_input_embeddings().weight
+            chosen_M = draw_targets(len(next_token_indices(pack)[0]), config.predicted_share, generator)
+            loss = language_model_loss(hidden_TD, embeddings_VD, pack, chosen_M)
         optimiser.step(loss)
         losses.append(loss.item())
         if len(losses) % REPORT_EVERY_STEPS == 0:
             recent = losses[-REPORT_EVERY_STEPS:]
             print(f"\nstep {len(losses)}: {sum(recent) / len(recent):.3f} nats per token", flush=True)
     return losses
+
+
+def draw_targets(num_targets: int, share: float, generator: np.random.Generator) -> IndexArray:
+    """Draw which predictions of a pack are learned, at least one."""
+    return generator.permutation(num_targets)[: max(1, round(share * num_targets))]
 
 
 def run(recipe: Recipe, workspace: Workspace) -> None:

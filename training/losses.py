@@ -26,12 +26,18 @@ def next_token_indices(pack: Pack) -> tuple[IndexArray, IndexArray]:
     return np.concatenate(predictors), np.concatenate(targets)
 
 
-def language_model_loss(hidden_TD: torch.Tensor, embeddings_VD: torch.Tensor, pack: Pack) -> torch.Tensor:
-    """Return the mean cross-entropy of the next token, in nats; the output layer is tied to the embeddings."""
-    predictors_M, targets_M = (torch.from_numpy(indices) for indices in next_token_indices(pack))
-    token_ids_T = torch.from_numpy(pack.token_ids_T)
-    logits_MV = hidden_TD[predictors_M] @ embeddings_VD.T
-    return cross_entropy(logits_MV.float(), token_ids_T[targets_M])
+def language_model_loss(
+    hidden_TD: torch.Tensor, embeddings_VD: torch.Tensor, pack: Pack, chosen_M: IndexArray | None = None
+) -> torch.Tensor:
+    """Return the mean cross-entropy of the next token, in nats; the output layer is tied to the embeddings.
+
+    `chosen_M` says which of `next_token_indices` count; None counts all.
+    """
+    predictors_M, targets_M = next_token_indices(pack)
+    if chosen_M is not None:
+        predictors_M, targets_M = predictors_M[chosen_M], targets_M[chosen_M]
+    logits_MV = hidden_TD[torch.from_numpy(predictors_M)] @ embeddings_VD.T
+    return cross_entropy(logits_MV.float(), torch.from_numpy(pack.token_ids_T[targets_M]))
 
 
 def bradley_terry_loss(

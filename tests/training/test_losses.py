@@ -29,6 +29,16 @@ def test_language_model_loss_of_a_uniform_model_is_the_logarithm_of_the_vocabula
     assert loss.item() == pytest.approx(math.log(11))
 
 
+def test_only_the_chosen_predictions_are_learned() -> None:
+    pack = pack_of([TokenizedConversation((1, 2, 3), (4, 5), 0)])
+    hidden_TD = torch.randn(5, 8, requires_grad=True)
+    loss = language_model_loss(hidden_TD, torch.randn(11, 8), pack, np.array([0]))
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert hidden_TD.grad is not None
+    assert hidden_TD.grad[0].abs().max() > 0
+    assert hidden_TD.grad[1:].abs().max() == 0
+
+
 def test_bradley_terry_by_hand() -> None:
     scores_R = torch.tensor([1.0, 0.0, 3.0], requires_grad=True)
     pairs_B2 = torch.tensor([[0, 1], [1, 2]])

@@ -55,7 +55,8 @@ def workspace(recipe: Recipe) -> Workspace:
 def test_the_folder_loads_and_its_known_answers_hold(recipe: Recipe) -> None:
     folder = Path(recipe.export.folder)
     model = load_reward_model(folder)
-    assert model.info.objective_names == ("arena_bench-overall", "gptfuzz-harmlessness", VERBOSITY)
+    rated, preferred = ("arena_bench-overall", "gptfuzz-harmlessness"), ("hh_rlhf_harmless_base", "pandalm_human")
+    assert model.info.objective_names == (*rated, *(f"{source}-preferred" for source in preferred), VERBOSITY)
     tokenizer = load_tokenizer(folder, max_conversation_tokens=model.info.max_conversation_tokens)
     canary = read_canary(folder)
     assert canary is not None
@@ -89,7 +90,7 @@ def test_it_learned_what_the_rows_say(recipe: Recipe) -> None:
     prompt = (Message("user", "Question 99: what do you know about bees?"),)
     item = Item(prompt, ("Of course, here is what I know about bees.", "No. Go away with your bees."))
     rewards_RK = load_reward_model(folder).forward(pack_of(tokenizer.encode(item).conversations)).rewards_RK
-    assert np.all(rewards_RK[0, :2] > rewards_RK[1, :2])
+    assert np.all(rewards_RK[0, :4] > rewards_RK[1, :4])
 
 
 def test_measured_results_are_in_the_card(recipe: Recipe, workspace: Workspace) -> None:

@@ -10,7 +10,7 @@ from tests.training.synthetic import write_data_folder, write_rows
 from training.configs import DataConfig
 from training.data.dataset import read_dataset
 from training.data.jsonl import prompt_group, stable_fraction
-from training.data.labelled import PreferencePair, RatedResponse, labelled_items
+from training.data.labelled import PreferencePair, RatedResponse, labelled_items, preferred_ratings
 from training.data.objectives import RATED_OBJECTIVES, choose_objectives, objectives_of, verbosity_of
 from training.data.sources import TEST, TRAIN, is_validation, keep_some, read_benchmark, read_preferences, read_ratings
 from training.errors import InvalidData
@@ -80,7 +80,7 @@ def test_bad_rows_are_named_without_their_text(tmp_path: Path, row: dict[str, ob
 
 
 def test_a_folder_without_files_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidData, match="no \\*.jsonl.gz"):
+    with pytest.raises(InvalidData, match=r"no \*\.jsonl\.gz"):
         list(read_ratings(tmp_path, TRAIN))
 
 
@@ -91,7 +91,7 @@ def test_plain_jsonl_is_read_too(tmp_path: Path) -> None:
     )
     assert [pair.source for pair in read_preferences(tmp_path, TRAIN)] == ["mine"]
     (tmp_path / "preferences" / "mine.jsonl").write_text("{not json\n")
-    with pytest.raises(InvalidData, match="mine.jsonl line 1 is not JSON"):
+    with pytest.raises(InvalidData, match=r"mine\.jsonl line 1 is not JSON"):
         list(read_preferences(tmp_path, TRAIN))
 
 
@@ -136,6 +136,18 @@ def test_items_keep_every_rating_once_and_every_pair_whole() -> None:
     ratings = np.concatenate([item.ratings_RK for item in items])
     assert sorted(ratings[~np.isnan(ratings[:, 0]), 0].tolist()) == pytest.approx([number / 10 for number in range(7)])
     assert np.isnan(ratings[:, 1]).all()
+
+
+def test_a_response_is_rated_by_the_share_of_comparisons_it_won() -> None:
+    pairs = [PreferencePair("p", "g", PROMPT, *texts) for texts in (("a", "b"), ("a", "c"), ("b", "a"), ("b", "c"))]
+    shares = {row.response: row.ratings["p-preferred"] for row in preferred_ratings(pairs)}
+    assert shares == pytest.approx({"a": 2 / 3, "b": 2 / 3, "c": 0.0})
+
+
+def test_preferred_objectives_can_be_left_out(folder: Path) -> None:
+    config = DataConfig(folder=str(folder), min_ratings=5, preferred_objectives=False)
+    names = [objective.name for objective in read_dataset(config).objectives]
+    assert names == ["arena_bench-overall", "gptfuzz-harmlessness", "verbosity"]
 
 
 def test_objectives_need_enough_ratings() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from app.domain import Objective
 from training.configs import DataConfig
-from training.data.labelled import LabelledItem, labelled_items, num_ratings
+from training.data.labelled import LabelledItem, labelled_items, num_ratings, preferred_ratings
 from training.data.objectives import choose_objectives
 from training.data.sources import RATINGS_ONLY_SOURCES, TRAIN, is_validation, keep_some, read_preferences, read_ratings
 
@@ -40,8 +40,11 @@ def read_dataset(config: DataConfig) -> Dataset:
     """
     folder = Path(config.folder)
     rated = keep_some(read_ratings(folder, TRAIN), config.max_ratings_per_source)
-    objectives = choose_objectives(num_ratings(rated), config.min_ratings)
-    names = tuple(objective.name for objective in objectives)
     pairs = keep_some(read_preferences(folder, TRAIN), config.max_pairs_per_source)
+    if config.preferred_objectives:
+        rated += preferred_ratings(pairs)
+    sources = sorted({pair.source for pair in pairs})
+    objectives = choose_objectives(num_ratings(rated), config.min_ratings, sources)
+    names = tuple(objective.name for objective in objectives)
     items = labelled_items(rated, pairs, names, config.max_responses_per_item)
     return Dataset(items, objectives, config.validation_share)

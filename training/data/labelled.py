@@ -16,6 +16,7 @@ import numpy as np
 
 from app.domain import FloatArray, Item, Message
 from app.packing import IndexArray
+from training.data.objectives import preferred_name
 
 Ratings = Mapping[str, float]
 
@@ -134,6 +135,20 @@ def _item(messages: tuple[Message, ...], prompt: _Prompt, chunk: _Chunk, objecti
         pairs_B2=pairs_B2.reshape(-1, 2),
         pair_sources=tuple(pair.source for pair in chunk.pairs),
     )
+
+
+def preferred_ratings(pairs: Iterable[PreferencePair]) -> list[RatedResponse]:
+    """Rate every response of the pairs by the share of its comparisons that it won."""
+    wins: dict[tuple[str, tuple[Message, ...], str], list[float]] = {}
+    groups: dict[tuple[Message, ...], str] = {}
+    for pair in pairs:
+        groups[pair.prompt] = pair.group
+        wins.setdefault((pair.source, pair.prompt, pair.chosen), []).append(1.0)
+        wins.setdefault((pair.source, pair.prompt, pair.rejected), []).append(0.0)
+    return [
+        RatedResponse(source, groups[prompt], prompt, response, {preferred_name(source): float(np.mean(won))})
+        for (source, prompt, response), won in wins.items()
+    ]
 
 
 def num_ratings(rated: Iterable[RatedResponse]) -> dict[str, int]:

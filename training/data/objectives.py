@@ -178,13 +178,28 @@ def objectives_of(source: str, table: Iterable[RatedObjective] = RATED_OBJECTIVE
     return {objective.rating: objective for objective in table if objective.source == source}
 
 
-def choose_objectives(num_ratings: Mapping[str, int], min_ratings: int) -> tuple[Objective, ...]:
-    """Return the objectives with at least `min_ratings` ratings, in table order, then verbosity.
+def preferred_name(source: str) -> str:
+    """Return the name of the objective that a preference source gives."""
+    return f"{source}-preferred"
+
+
+def preferred_objective(source: str) -> Objective:
+    """Return the objective that a preference source gives: the share of its comparisons that a response won."""
+    description = "share of comparisons won against other responses to the same prompt"
+    return Objective(preferred_name(source), description, source, NativeScale(slope=1.0, intercept=0.0))
+
+
+def choose_objectives(
+    num_ratings: Mapping[str, int], min_ratings: int, preference_sources: Iterable[str] = ()
+) -> tuple[Objective, ...]:
+    """Return the objectives with at least `min_ratings` ratings: rated ones, preferred ones, then verbosity.
 
     Raises:
         InvalidData: no rated objective has that many.
     """
-    chosen = [rated.objective for rated in RATED_OBJECTIVES if num_ratings.get(rated.name, 0) >= min_ratings]
+    known = [rated.objective for rated in RATED_OBJECTIVES]
+    known += [preferred_objective(source) for source in preference_sources]
+    chosen = [objective for objective in known if num_ratings.get(objective.name, 0) >= min_ratings]
     if not chosen:
         raise InvalidData(f"no objective has {min_ratings} ratings in the training part")
     return (*chosen, verbosity_objective())
