@@ -18,6 +18,7 @@ from app.serving.queue import JobQueue
 
 logger = logging.getLogger(__name__)
 
+Outcome: TypeAlias = JobResult | InferenceFailed
 Encode: TypeAlias = Callable[[Item, Truncation], TokenizedItem]
 
 ITEMS_PER_CALL = 8
@@ -96,20 +97,17 @@ class ScoringService:
     ) -> ScoredItems:
         """Score every response of `items`; `deadline` is in monotonic seconds. Cancelling drops what still waits.
 
-        An item that is at fault itself is an error in the results, and the others are scored.
+        An item that is at fault itself, or whose forward pass failed, is an error in the results, beside the others.
 
         Raises:
             Overloaded, Draining, NotReady: nothing was computed; the same request may succeed later.
             DeadlineExceeded: the deadline passed before the last forward pass began.
             TooManyTokens: the items together are more than the queue ever takes.
-            InferenceFailed: a forward pass failed.
+            InferenceFailed: every item failed in the model.
         """
         with self._queue.door.entrance():
             began_at = time.monotonic()
             tokenized = await self._tokenize(items, truncation)
-            for one in tokenized:
-                if isinstance(one, InferenceFailed):
-                    raise one
             tokenize_seconds = time.monotonic() - began_at
             self._metrics.tokenize_seconds.observe(tokenize_seconds)
             fitting = [one for one in tokenized if isinstance(one, TokenizedItem)]
@@ -118,18 +116,19 @@ class ScoringService:
             jobs = self._queue.admit(conversations, priority, deadline) if conversations else []
             return _scored(tokenized, await self._outcomes(jobs, deadline), tokenize_seconds)
 
-    async def _outcomes(self, jobs: Sequence[Job], deadline: float | None) -> list[JobResult]:
+    async def _outcomes(self, jobs: Sequence[Job], deadline: float | None) -> list[Outcome]:
         loop = asyncio.get_running_loop()
         timer = None
         if deadline is not None:
             timer = loop.call_later(deadline - self._queue.clock(), self._queue.expire, jobs)
         try:
-            return await asyncio.gather(*(job.future for job in jobs))
+            outcomes = await asyncio.gather(*(job.future for job in jobs), return_exceptions=True)
         finally:
             if timer is not None:
                 timer.cancel()
-            for job in jobs:  # where the caller has left, or one of them has failed, nobody wants the rest
+            for job in jobs:  # where the caller has left, nobody wants the rest
                 job.future.cancel()
+        return [_outcome(one) for one in outcomes]
 
     async def _tokenize(self, items: Sequence[Item], truncation: Truncation) -> list[TokenizedItem | ArmoserveError]:
         """Tokenise in the pool, a few items a call and one call per thread, so that requests take turns."""
@@ -163,28 +162,48 @@ class ScoringService:
         return tokenized
 
 
+def _outcome(one: JobResult | BaseException) -> Outcome:
+    """Keep a job's result or its failure in the model; anything else is the request's own end."""
+    if isinstance(one, BaseException) and not isinstance(one, InferenceFailed):
+        raise one
+    return one
+
+
 def _scored(
-    tokenized: Sequence[TokenizedItem | ArmoserveError], outcomes: Sequence[JobResult], tokenize_seconds: float
+    tokenized: Sequence[TokenizedItem | ArmoserveError], outcomes: Sequence[Outcome], tokenize_seconds: float
 ) -> ScoredItems:
     remaining = iter(outcomes)
     results = [_result(one, remaining) if isinstance(one, TokenizedItem) else one for one in tokenized]
+    failures = [result for result in results if isinstance(result, InferenceFailed)]
+    if failures and len(failures) == len(results):
+        raise failures[0]
+    done = [outcome for outcome in outcomes if isinstance(outcome, JobResult)]
     conversations = [c for one in tokenized if isinstance(one, TokenizedItem) for c in one.conversations]
     usage = Usage(
         prompt_tokens=sum(len(conversation.prefix_ids) for conversation in conversations),
         response_tokens=sum(len(conversation.response_ids) for conversation in conversations),
-        computed_tokens=sum(outcome.computed_tokens for outcome in outcomes),
+        computed_tokens=sum(result.computed_tokens for result in done),
     )
     timings = Timings(
         tokenize_seconds=tokenize_seconds,
-        queue_seconds=max((outcome.queue_seconds for outcome in outcomes), default=0.0),
-        forward_seconds=max((outcome.forward_seconds for outcome in outcomes), default=0.0),
+        queue_seconds=max((result.queue_seconds for result in done), default=0.0),
+        forward_seconds=max((result.forward_seconds for result in done), default=0.0),
     )
     return ScoredItems(tuple(results), usage, timings)
 
 
-def _result(item: TokenizedItem, outcomes: Iterator[JobResult]) -> ItemReadouts:
-    return ItemReadouts(
-        readouts=tuple(next(outcomes).readout for _ in item.conversations),
+def _result(item: TokenizedItem, outcomes: Iterator[Outcome]) -> ItemReadouts | InferenceFailed:
+    """Gather the readouts of one item; one that failed fails the item, since its best response is unknown."""
+    readouts = []
+    failure = None
+    for _ in item.conversations:
+        outcome = next(outcomes)
+        if isinstance(outcome, InferenceFailed):
+            failure = outcome
+        else:
+            readouts.append(outcome.readout)
+    return failure or ItemReadouts(
+        readouts=tuple(readouts),
         prompt_tokens=len(item.conversations[0].prefix_ids),
         response_tokens=tuple(len(conversation.response_ids) for conversation in item.conversations),
         truncated=item.truncated,
