@@ -1,11 +1,8 @@
 """What README.md and docs/operations.md repeat from the code agrees with it: settings, metrics, routes, errors."""
 
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from app.api.problems import PROBLEMS, UNFORESEEN
 from app.main import create_app
@@ -44,13 +41,6 @@ def tree_paths(text: str) -> Iterator[str]:
             folders.append(name)
 
 
-def tracked_files() -> list[str]:
-    listing = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
-    if listing.returncode != 0:
-        pytest.skip("not a git checkout")
-    return [name for name in listing.stdout.split("\n") if name and (ROOT / name).is_file()]
-
-
 def test_the_readme_lists_every_setting_with_its_default() -> None:
     expected = [
         [f"`{name}`", shown_default(field.default), allowed_values(field), str(field.description)]
@@ -58,6 +48,13 @@ def test_the_readme_lists_every_setting_with_its_default() -> None:
     ]
     assert table(section(README, "Settings")) == expected
     assert f"`{ENVIRONMENT_PREFIX}" in section(README, "Settings")
+
+
+def test_make_help_shows_the_defaults_of_the_settings() -> None:
+    address = Settings()
+    assert f"[HOST={address.host}] [PORT={address.port}]" in (ROOT / "Makefile").read_text()
+    assert f"http://{address.host}:{address.port}" in README.read_text()
+    assert address.weights in README.read_text()
 
 
 def test_the_readme_lists_every_metric() -> None:
@@ -88,11 +85,11 @@ def test_operations_list_every_error() -> None:
     assert len(rows) == len(listed)
 
 
-def test_the_tree_names_every_file_and_no_other() -> None:
+def test_the_tree_names_every_file_and_no_other(tracked_files: list[str]) -> None:
     paths = list(tree_paths(section(README, "What is where")))
     assert [path for path in paths if not (ROOT / path).exists()] == []
     assert len(paths) == len(set(paths))
     files = {path for path in paths if not path.endswith("/")}
     closed_folders = {p for p in paths if p.endswith("/") and not any(q != p and q.startswith(p) for q in paths)}
-    due = {name for name in tracked_files() if not name.endswith("/__init__.py")}
+    due = {name for name in tracked_files if not name.endswith("/__init__.py")}
     assert {name for name in due - files if not name.startswith(tuple(closed_folders))} == set()
