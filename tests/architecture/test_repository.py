@@ -86,6 +86,12 @@ def test_make_help_lists_every_target() -> None:
     assert set(re.findall(r"^make (\w+) +\S", shown, re.MULTILINE)) == set(targets[1].split())
 
 
+def test_commit_hooks_are_the_tools_of_make_check() -> None:
+    recipe = (ROOT / "Makefile").read_text().partition("\ncheck:")[2].partition("\n\n")[0]
+    hooks = re.findall(r"entry: \.venv/bin/([\w-]+)", (ROOT / ".pre-commit-config.yaml").read_text())
+    assert re.findall(r"\t(?:\$\(RUN\) |\$\(VENV\)/bin/)([\w-]+)", recipe) == hooks
+
+
 @pytest.mark.parametrize("pattern", [MACHINE_PATH, PACKAGE_HOST], ids=["machine path", "package host"])
 def test_no_committed_file_names_a_machine(pattern: re.Pattern[bytes], tracked_files: list[str]) -> None:
     guilty = {}
