@@ -8,7 +8,7 @@ CACHES := .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 # Only what the command line of make says becomes a flag, so that ARMOSERVE_* variables keep their say
 # and a HOST or PORT that happens to be in the environment has none.
-flag = $(if $(filter command%,$(origin $(1))),--$(2) $($(1)))
+flag = $(if $(filter command%,$(origin $(1))),--$(2) '$($(1))')
 
 .DEFAULT_GOAL := help
 .PHONY: help install serve test check format clean
