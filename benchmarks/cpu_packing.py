@@ -140,7 +140,7 @@ def write_results(
     document = {"machine": machine, "measured": measured, "comparisons": [asdict(row) for row in comparisons]}
     (folder / "cpu_packing.json").write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     facts = "\n".join(f"- {key}: {value}" for key, value in (measured | machine).items())
-    workloads = "\n".join(f"- {row.workload}: {row.description}" for row in comparisons)
+    workloads = "\n".join(dict.fromkeys(f"- {row.workload}: {row.description}" for row in comparisons))
     title = "# Packs with shared prefixes against padded batches, on the CPU"
     note = "Seconds are CPU seconds, medians over rounds that alternate; scores of both were checked to be equal first."
     text = f"{title}\n\n{note}\n\n{table(comparisons)}\n\n{workloads}\n\n{facts}\n"
