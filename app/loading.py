@@ -6,7 +6,7 @@ from pathlib import Path
 from app.canary import PROBE_ITEMS, check_canary, check_packed_equals_alone, read_canary
 from app.domain import ModelInfo
 from app.engine import Engine
-from app.errors import InvalidSetting
+from app.errors import InvalidSetting, InvalidWeights
 from app.hub import is_hub_id, local_weights
 from app.known_answer import check_known_answer, has_known_answer
 from app.model.weights import load_reward_model
@@ -36,6 +36,11 @@ def load_checked_engine(settings: Settings) -> Engine:
         gating_token="last_prompt_token" if model.manifest.gating is None else model.manifest.gating.token,
         max_conversation_tokens=model.info.max_conversation_tokens,
     )
+    if tokenizer.largest_content_id >= model.vocabulary_size:
+        raise InvalidWeights(
+            f"the tokenizer gives ids up to {tokenizer.largest_content_id}, "
+            f"the weights embed only {model.vocabulary_size} tokens"
+        )
     info = replace(model.info, template=tokenizer.template_digest, max_conversation_tokens=limit)
     # Known answers are longer than a tight limit and may spell special tokens: they are checked without either.
     check_engine(Engine(info, tokenizer.encode, model.forward, tokenizer.render), folder)

@@ -81,5 +81,5 @@ def _check_packable(config: PretrainedConfig) -> None:
         raise InvalidWeights(
             f"rope type {', '.join(sorted(map(str, forbidden)))} makes a score depend on its neighbours in the pack"
         )
-    if getattr(config, "is_causal", True) is False:
+    if getattr(config, "is_causal", True) is False or getattr(config, "use_bidirectional_attention", False):
         raise InvalidWeights("a bidirectional backbone cannot share prefixes")

@@ -5,10 +5,12 @@ A published checkpoint has none; `app.model.published` makes it one. Knows no te
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeVar, cast, get_args
+from types import UnionType
+from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from app.domain import GatingToken, NativeScale, Objective
 from app.errors import InvalidWeights
@@ -78,6 +80,8 @@ class Manifest:
         _require(len(set(names)) == len(names), "objectives must have different names")
         known = self.verbosity_objective is None or self.verbosity_objective in names
         _require(known, "verbosity_objective must be one of the objectives")
+        for quantiles in (self.score_quantiles, *(objective.quantiles for objective in self.objectives)):
+            _require(list(quantiles) == sorted(quantiles), "quantiles must ascend")
         for composite, weights in self.composites.items():
             _require(composite not in names, f"composite {composite} has the name of an objective")
             _require(bool(weights) and set(weights) <= set(names), f"composite {composite} must weigh objectives")
@@ -94,7 +98,7 @@ def read_manifest(folder: Path) -> Manifest | None:
         return None
     try:
         return _parse(json.loads(path.read_text(encoding="utf-8")))
-    except (InvalidWeights, ValueError, TypeError, AttributeError) as error:
+    except (InvalidWeights, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InvalidWeights(f"{FILE_NAME}: {error}") from error
 
 
@@ -129,10 +133,28 @@ def _objective(entry: dict[str, Any]) -> Objective:
 
 
 def _record(kind: type[Record], fields: dict[str, Any], where: str) -> Record:
-    known = {entry.name for entry in dataclasses.fields(cast("Any", kind))}
-    if unknown := set(fields) - known:
+    known = get_type_hints(kind)
+    if unknown := set(fields) - set(known):
         raise InvalidWeights(f"{where} has the unknown key {', '.join(sorted(unknown))}; known are {', '.join(known)}")
+    for name, value in fields.items():
+        _require(_fits(value, known[name]), f"{where} has a {name} of the wrong type, or a number that is none")
     return kind(**fields)
+
+
+def _fits(value: object, kind: Any) -> bool:
+    """Say whether a value is what a field's annotation promises; NaN and infinity are no numbers."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is UnionType:
+        return any(_fits(value, part) for part in parts)
+    if origin is Literal:
+        return True  # its record says which are allowed
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_fits(entry, parts[0]) for entry in value)
+    if origin is Mapping:
+        return isinstance(value, Mapping) and all(_fits(entry, parts[1]) for entry in value.values())
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return kind is Any or isinstance(value, kind)
 
 
 def _require(condition: bool, message: str) -> None:  # noqa: FBT001 - reads as a sentence

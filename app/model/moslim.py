@@ -48,7 +48,11 @@ def read_intensity_heads(
     """
     tensors = TensorFiles([file])
     weights = sorted(name for name in tensors.shapes if name.endswith(".weight"))
+    if misshapen := [name for name in weights if len(tensors.shapes[name]) != 2 or not tensors.shapes[name][0]]:
+        raise InvalidWeights(f"{file.name}: {misshapen[0]} must have the shape (classes, {hidden_size})")
     classes = {name.removesuffix(".weight"): tensors.shapes[name][0] for name in weights}
+    if unnameable := [name for name in classes if not name.isidentifier() or hasattr(nn.ModuleDict, name)]:
+        raise InvalidWeights(f"{file.name}: {unnameable[0]!r} cannot be the name of a head")
     layout = {f"{name}.{part}": (count,) for name, count in classes.items() for part in VECTORS}
     tensors.check(layout | {f"{name}.weight": (count, hidden_size) for name, count in classes.items()})
     with torch.device("meta"):

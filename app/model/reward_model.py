@@ -39,6 +39,12 @@ class RewardModel:
         self.intensity_heads = intensity_heads
         self.device = next(head.parameters()).device
 
+    @property
+    def vocabulary_size(self) -> int:
+        """How many token ids have an embedding; a larger id would fail its whole pack."""
+        size: int = self.backbone.config.vocab_size
+        return size
+
     def forward(self, pack: Pack) -> PackOutput:
         """Compute one pack.
 

@@ -61,10 +61,18 @@ class TensorFiles:
                 raise InvalidWeights(f"tensor {name} has the shape {self.shapes[name]} where {shape} is due")
 
     def read(self, name: str, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-        """Read one tensor into memory of its own, in the given type, on the given device."""
+        """Read one tensor into memory of its own, in the given type, on the given device.
+
+        Raises:
+            InvalidWeights: a number in it is not finite, as stored or in the given type.
+        """
         with _opened(self._file_of[name]) as tensors:
-            tensor: torch.Tensor = tensors.get_tensor(name)
-            return tensor.to(device=device, dtype=dtype, copy=True)
+            stored: torch.Tensor = tensors.get_tensor(name)
+            tensor = stored.to(device=device, dtype=dtype, copy=True)
+        # Extremes carry NaN along and need no second tensor. Half precision makes infinity of what it cannot hold.
+        if tensor.numel() and not all(extreme.isfinite() for extreme in tensor.aminmax()):
+            raise InvalidWeights(f"tensor {name} holds NaN or infinity in {str(dtype).removeprefix('torch.')}")
+        return tensor
 
     def fill(self, module: nn.Module, names: Mapping[str, str], dtype: torch.dtype, device: torch.device) -> None:
         """Give `module` its tensors: `names` maps each key of its state to the tensor's name here."""
@@ -95,7 +103,7 @@ def model_files(folder: Path) -> list[Path]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidWeights(f"{INDEX_FILE} is not an index of shards") from error
     for shard in shards:
-        if Path(shard).name != shard or not (folder / shard).exists():
+        if not isinstance(shard, str) or Path(shard).name != shard or not (folder / shard).exists():
             raise InvalidWeights(f"{INDEX_FILE} names the shard {shard}, which is not there")
     return [folder / shard for shard in shards]
 

@@ -4,9 +4,10 @@ Every tensor must be there, in its shape, and nothing may be left over: a head t
 the field's commonest serving fault. Knows the two layouts (ArmoRM's and sequence classification), no text.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import torch
 from transformers import AutoConfig, PretrainedConfig
@@ -22,6 +23,8 @@ from app.model.moslim import MOSLIM_FILE, IntensityHeads, read_intensity_heads
 from app.model.published import ARMORM_ARCHITECTURE, published_manifest
 from app.model.reward_model import RewardModel
 from app.model.tensors import TensorFiles, model_files, shapes_of
+
+Number = TypeVar("Number", int, float)
 
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -69,8 +72,8 @@ def _read_config(folder: Path) -> PretrainedConfig:
         raise InvalidWeights(f"{folder.name} has no {CONFIG_FILE}")
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        raise InvalidWeights(f"{CONFIG_FILE} is not understood: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # transformers has no narrower promise, and its messages have many lines
+        raise InvalidWeights(f"{CONFIG_FILE} is not understood: {' '.join(str(error).split())}") from error
 
 
 def _target(device: str, dtype: str, config: PretrainedConfig) -> Target:
@@ -109,17 +112,27 @@ def _empty_head(config: PretrainedConfig, manifest: Manifest) -> ArmoHead:
     count = getattr(config, "num_objectives", None) if gated else config.num_labels
     if count != len(manifest.objectives):
         raise InvalidWeights(f"config.json has {count} objectives, the manifest names {len(manifest.objectives)}")
+    if gated != (manifest.gating is not None):
+        where = ("config.json", "the manifest") if gated else ("the manifest", "config.json")
+        raise InvalidWeights(f"{where[0]} has a gating network, {where[1]} has none")
     with torch.device("meta"):
         if not gated:
             return ArmoHead(config.hidden_size, count)
         gating = GatingNetwork(
             config.hidden_size,
             count,
-            hidden_dim=getattr(config, "gating_hidden_dim", 1024),
-            n_hidden=getattr(config, "gating_n_hidden", 3),
-            temperature=getattr(config, "gating_temperature", 10.0),
+            hidden_dim=_above_zero(config, "gating_hidden_dim", 1024),
+            n_hidden=_above_zero(config, "gating_n_hidden", 3),
+            temperature=_above_zero(config, "gating_temperature", 10.0),
         )
         return ArmoHead(config.hidden_size, count, gating)
+
+
+def _above_zero(config: PretrainedConfig, name: str, default: Number) -> Number:
+    value = getattr(config, name, default)
+    if isinstance(value, bool) or not isinstance(value, int | type(default)) or not 0 < value < math.inf:
+        raise InvalidWeights(f"{CONFIG_FILE} has the {name} {value!r}, which must be a number above 0")
+    return value
 
 
 def _published_key(key: str, head: ArmoHead) -> str:

@@ -75,6 +75,11 @@ class ConversationTokenizer:
     max_conversation_tokens: int
     template_digest: str
 
+    @property
+    def largest_content_id(self) -> int:
+        """The largest token id that any content can become."""
+        return self.tokenizer.largest_content_id
+
     def encode(self, item: Item, truncation: Truncation = "never") -> TokenizedItem:
         """Return the ids of every conversation of the item; they share `prefix_ids` where they can.
 

@@ -24,6 +24,9 @@ class PlainContentTokenizer:
     def __init__(self, original: Tokenizer, special_tokens: SpecialTokens) -> None:
         self.special_tokens = special_tokens
         self._tokenizer = _privately_named(original, special_tokens)
+        names = set(special_tokens.strings)
+        self.largest_content_id = max(id_ for string, id_ in original.get_vocab().items() if string not in names)
+        """The largest id that any content can become."""
 
     def token_ids(self, masked_texts: Sequence[str], mask: ContentMask) -> list[list[int]]:
         """Return the ids of each masked rendering; nothing is added to them."""

@@ -82,42 +82,6 @@ def test_a_failed_pack_fails_exactly_its_own_jobs(caplog: pytest.LogCaptureFixtu
     assert "shapes do not match" in caplog.text
 
 
-def test_an_item_whose_pack_failed_is_an_error_beside_the_others() -> None:
-    async def test() -> None:
-        async with serving(max_pack_tokens=5) as rig:
-            rig.engine.fault = where_prompt("bad!", raising(RuntimeError()))
-            scored = await rig.service.score([item("next", "2"), item("bad!", "1"), item("last", "3")])
-            assert isinstance(scored.results[1], InferenceFailed)
-            assert rewards_of(scored.results[0]) == [expected_rewards("next", "2")]
-            assert rewards_of(scored.results[2]) == [expected_rewards("last", "3")]
-
-    run(test)
-
-
-def test_one_failed_response_fails_its_item() -> None:
-    async def test() -> None:
-        async with serving(max_pack_tokens=5) as rig:
-            broken = raising(RuntimeError())
-            rig.engine.fault = lambda pack: broken(pack) if ord("x") in pack.token_ids_T else None
-            scored = await rig.service.score([item("four", "1", "x", "2"), item("last", "3")])
-            assert isinstance(scored.results[0], InferenceFailed)
-            assert rewards_of(scored.results[1]) == [expected_rewards("last", "3")]
-
-    run(test)
-
-
-def test_a_request_all_of_whose_items_failed_has_failed() -> None:
-    async def test() -> None:
-        async with serving(max_pack_tokens=5) as rig:
-            rig.engine.fault = raising(RuntimeError())
-            with pytest.raises(InferenceFailed):
-                await rig.service.score([item("bad!", "1"), item("next", "2")])
-            rig.engine.fault = lambda pack: None
-            await assert_answers(rig)
-
-    run(test)
-
-
 @pytest.mark.parametrize(("limit", "num_fitting"), [(20, 4), (9, 4), (7, 3), (3, 0)])
 def test_out_of_memory_halves_the_pack_down_to_single_responses(limit: int, num_fitting: int) -> None:
     async def test() -> None:

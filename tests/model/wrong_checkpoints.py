@@ -1,92 +1,20 @@
-"""Every way in which a weights folder can be wrong, as a table: what to spoil and what the one line must name."""
+"""Every way in which a weights folder can be wrong, as two tables: what to spoil and what the one line must name."""
 
-import json
-import pickle
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
-from safetensors.torch import load_file, save_file
 
-from tests.checkpoints import Tensors, write_armorm, write_classifier, write_own_folder
-
-Spoil = Callable[[Path], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Wrong:
-    """A sound folder of one layout, what is done to it, and what the message must name."""
-
-    what: str
-    layout: str
-    spoil: Spoil
-    named: tuple[str, ...]
-
-
-LAYOUTS: Final[dict[str, Callable[[Path], Path]]] = {
-    "armorm": write_armorm,
-    "sharded": lambda folder: write_armorm(folder, shards=3),
-    "classifier": lambda folder: write_classifier(folder, "mistral", num_labels=10),
-    "own": write_own_folder,
-}
-
-REGRESSION: Final = "regression_layer.weight"
-
-
-def tensors(change: Callable[[Tensors], Any], file: str = "model.safetensors") -> Spoil:
-    """Rewrite the tensors of a file in place."""
-
-    def spoil(folder: Path) -> None:
-        held = {name: tensor.clone() for name, tensor in load_file(folder / file).items()}
-        change(held)
-        (folder / file).unlink()
-        save_file({name: tensor.contiguous() for name, tensor in held.items()}, folder / file)
-
-    return spoil
-
-
-def without(name: str) -> Spoil:
-    return tensors(lambda held: held.pop(name))
-
-
-def replaced(name: str, make: Callable[[torch.Tensor], torch.Tensor], file: str = "model.safetensors") -> Spoil:
-    return tensors(lambda held: held.update({name: make(held[name])}), file)
-
-
-def entries(file: str, change: Callable[[dict[str, Any]], Any]) -> Spoil:
-    """Rewrite a JSON file in place."""
-
-    def spoil(folder: Path) -> None:
-        document = json.loads((folder / file).read_text())
-        change(document)
-        (folder / file).write_text(json.dumps(document))
-
-    return spoil
-
-
-def content(file: str, change: Callable[[bytes], bytes]) -> Spoil:
-    return lambda folder: (folder / file).write_bytes(change((folder / file).read_bytes())) and None
-
-
-def removed(file: str) -> Spoil:
-    return lambda folder: (folder / file).unlink()
-
-
-def only_a_pickle(folder: Path) -> None:
-    """Leave a pickle that writes a file beside itself when it is opened."""
-    (folder / "model.safetensors").unlink()
-    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Trap(str(folder / "opened"))))
-
-
-class Trap:
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (Path.touch, (Path(self.path),))
-
+from tests.model.spoiling import (
+    REGRESSION,
+    Wrong,
+    content,
+    entries,
+    only_a_pickle,
+    removed,
+    replaced,
+    tensors,
+    without,
+)
 
 WRONG: Final = (
     Wrong(
@@ -128,6 +56,13 @@ WRONG: Final = (
         "armorm",
         replaced(REGRESSION, lambda rows: rows.to(torch.int64)),
         (REGRESSION, "I64"),
+    ),
+    Wrong("NaN in a head", "armorm", replaced(REGRESSION, lambda rows: rows * torch.nan), (REGRESSION,)),
+    Wrong(
+        "infinity in the backbone",
+        "armorm",
+        replaced("model.norm.weight", lambda rows: rows / 0),
+        ("model.norm.weight",),
     ),
     Wrong("file cut short", "armorm", content("model.safetensors", lambda held: held[:-100]), ("model.safetensors",)),
     Wrong("file of noise", "armorm", content("model.safetensors", lambda held: b"noise" * 99), ("model.safetensors",)),
@@ -227,53 +162,5 @@ WRONG: Final = (
         "own",
         entries("manifest.json", lambda held: held["moslim"]["heads"][0].update(classes=6)),
         ("helpfulness",),
-    ),
-)
-
-
-def undigested(change: Spoil) -> Spoil:
-    """Spoil a folder whose manifest gives no digests, so that the fault itself must be found."""
-
-    def spoil(folder: Path) -> None:
-        change(folder)
-        entries("manifest.json", lambda held: held.update(sha256={}))(folder)
-
-    return spoil
-
-
-WRONG_HEADS: Final = (
-    Wrong(
-        "head without its bias",
-        "own",
-        undigested(tensors(lambda held: held.pop("honesty.bias"), "moslim.safetensors")),
-        ("honesty.bias",),
-    ),
-    Wrong(
-        "head of another width",
-        "own",
-        undigested(replaced("honesty.weight", lambda rows: rows[:, 1:], "moslim.safetensors")),
-        ("honesty.weight",),
-    ),
-    Wrong(
-        "standard deviation of zero",
-        "own",
-        undigested(replaced("honesty.mapping_std", lambda values: values * 0, "moslim.safetensors")),
-        ("honesty", "std"),
-    ),
-)
-
-NOT_FINITE: Final = (
-    Wrong("NaN in a head", "armorm", replaced(REGRESSION, lambda rows: rows * torch.nan), (REGRESSION,)),
-    Wrong(
-        "infinity in the backbone",
-        "armorm",
-        replaced("model.norm.weight", lambda rows: rows / 0),
-        ("model.norm.weight",),
-    ),
-    Wrong(
-        "standard deviation that is no number",
-        "own",
-        undigested(replaced("honesty.mapping_std", lambda values: values * torch.nan, "moslim.safetensors")),
-        ("honesty",),
     ),
 )
