@@ -61,7 +61,9 @@ def test_what_does_not_finish_in_time_is_told_so(tmp_path: Path) -> None:
 
         wait_until(some_wait_behind_the_held)
         server.process.send_signal(signal.SIGTERM)
-        answers = [one.result() for one in held]
+        # Whoever had not been let in by then finds the port closed.
+        shut_out = (httpx.ConnectError, httpx.ReadError)
+        answers = [one.result() for one in held if not isinstance(one.exception(), shut_out)]
         assert {answer.status_code for answer in answers} <= {200, 503}
         assert any(answer.status_code == 503 and answer.json()["type"] == "draining" for answer in answers)
         assert server.exit_code() == 0
