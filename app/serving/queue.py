@@ -50,7 +50,7 @@ class JobQueue:
         self.door = Door()
         self._metrics = metrics
         self._lines: dict[Priority, WaitingLine] = {priority: WaitingLine() for priority in get_args(Priority)}
-        self._throughput = Throughput()
+        self._throughput = Throughput(max_pack_tokens)
         self._running_tokens = 0
         self._packs_without_bulk = 0
         self._refusal: Refusal | None = None

@@ -1,27 +1,48 @@
-"""How fast the engine is, measured. Knows tokens and seconds only."""
+"""How long the engine takes, measured: a line through its forward passes. Knows tokens and seconds only.
+
+    seconds = seconds_per_pack + seconds_per_token · tokens
+
+A pass costs something however small it is, so the rate seen in small packs says nothing of large ones: the line
+charges that cost once a pack. Sizes that differ by little against a full pack say nothing of the cost of a token: until
+others were seen, all is held to be cost of a pack. An estimate that is too low lets work wait for the next
+measurement; one that is too high turns work away for nothing.
+"""
+
+import math
 
 MEMORY = 0.9
 """Weight of the past at each pack: about the last ten packs count."""
+TELLING_SHARE = 0.05
+"""Of a full pack: sizes must differ by more than this for the slope to be believed."""
 
 
 class Throughput:
-    """Tokens per second as a ratio of two exponential moving averages, so that a pack counts by its size."""
+    """Least squares over recent packs, each weighing `MEMORY` times the next one."""
 
-    def __init__(self) -> None:
-        self._tokens = 0.0
-        self._seconds = 0.0
-
-    @property
-    def tokens_per_second(self) -> float | None:
-        """None before the first measurement."""
-        return self._tokens / self._seconds if self._seconds > 0 else None
+    def __init__(self, max_pack_tokens: int) -> None:
+        self._max_pack_tokens = max_pack_tokens
+        self._doubt = (TELLING_SHARE * max_pack_tokens) ** 2
+        self._weight = 0.0
+        self._mean_tokens = 0.0
+        self._mean_seconds = 0.0
+        self._variance = 0.0
+        self._covariance = 0.0
 
     def record(self, tokens: int, seconds: float) -> None:
-        """Count one forward pass in."""
-        self._tokens = MEMORY * self._tokens + tokens
-        self._seconds = MEMORY * self._seconds + seconds
+        """Count one forward pass in, by Welford's update with forgetting."""
+        self._weight = MEMORY * self._weight + 1.0
+        share = 1.0 / self._weight
+        tokens_off, seconds_off = tokens - self._mean_tokens, seconds - self._mean_seconds
+        self._mean_tokens += share * tokens_off
+        self._mean_seconds += share * seconds_off
+        self._variance = (1 - share) * (self._variance + share * tokens_off**2)
+        self._covariance = (1 - share) * (self._covariance + share * tokens_off * seconds_off)
 
     def seconds_for(self, tokens: int) -> float | None:
-        """Estimate how long `tokens` take; None before the first measurement."""
-        rate = self.tokens_per_second
-        return None if rate is None else tokens / rate
+        """Estimate how long `tokens` take in as few packs as hold them; None before the first measurement."""
+        if not self._weight:
+            return None
+        slope = self._covariance / (self._variance + self._doubt)
+        per_token = min(max(0.0, slope), self._mean_seconds / self._mean_tokens)  # neither cost is below zero
+        per_pack = self._mean_seconds - per_token * self._mean_tokens
+        return math.ceil(tokens / self._max_pack_tokens) * per_pack + tokens * per_token
