@@ -4,16 +4,17 @@ are worth probing. The heads used here are thrown away; ridge and gating fit the
 T packed tokens · R responses · D hidden size · K objectives · B preference pairs
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
 
 from app.model.backbone import Backbone
 from app.packing import Pack
 from training.artifacts import BACKBONE, LANGUAGE_MODEL, TOKENIZER, Workspace
+from training.bag_of_words import BagOfWords, take_over, train_bag_of_words
 from training.checkpoints import restore_backbone, save_backbone
 from training.configs import BackboneConfig, Recipe
 from training.data.dataset import read_dataset
@@ -28,22 +29,9 @@ from training.inference import (
     plan_packs,
     token_bar,
 )
-from training.losses import bradley_terry_loss, regression_loss
 from training.metrics import accuracy_by_source, macro_mean
 from training.optimisation import Optimiser
-
-
-class ProbingHeads(nn.Module):
-    """A preference score and K objectives, both linear on the features of a response."""
-
-    def __init__(self, hidden_size: int, mean_K: torch.Tensor, variance_K: torch.Tensor) -> None:
-        super().__init__()
-        self.preference = nn.Linear(hidden_size, 1, bias=False)
-        self.regression = nn.Linear(hidden_size, len(mean_K))
-        self.variance_K = variance_K
-        nn.init.zeros_(self.preference.weight)
-        nn.init.zeros_(self.regression.weight)
-        self.regression.bias.data.copy_(mean_K)
+from training.probing import ProbingHeads, probing_heads
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,50 +42,59 @@ class JointTraining:
     heads: ProbingHeads
     config: BackboneConfig
 
-    def scores(self, pack: Pack) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the preference scores (R,) and the predicted ratings (R, K) of one pack."""
-        features_RD, _ = features_of(hidden_states(self.backbone, pack), pack)
-        return self.heads.preference(features_RD).float()[:, 0], self.heads.regression(features_RD).float()
+    def features_RD(self, pack: Pack) -> torch.Tensor:
+        """Return the features of the responses of one pack."""
+        return features_of(hidden_states(self.backbone, pack), pack)[0]
 
     def loss(self, pack: Pack, labels: Labels) -> torch.Tensor:
-        """Return the Bradley–Terry loss plus the weighted regression loss of one pack."""
-        scores_R, predicted_RK = self.scores(pack)
-        ratings_RK = torch.from_numpy(labels.ratings_RK)
-        loss = self.config.regression_weight * regression_loss(predicted_RK, ratings_RK, self.heads.variance_K)
-        if len(labels.pairs_B2):
-            loss = loss + bradley_terry_loss(scores_R, torch.from_numpy(labels.pairs_B2))
-        return loss
+        """Return the loss of one pack."""
+        return self.heads.loss(self.features_RD(pack), labels, self.config.regression_weight)
 
 
 def train_jointly(
-    training: JointTraining,
-    examples: Sequence[Example],
-    validation: Sequence[Example],
-    seed: int,
-    *,
-    mixed_precision: bool,
+    training: JointTraining, train: Sequence[Example], validation: Sequence[Example], recipe: Recipe
 ) -> None:
-    """Train backbone and heads in place on the examples, and show how the validation part is ordered meanwhile."""
-    config = training.config.optimiser
-    lengths = [num_tokens(example.tokens) for example in examples]
-    plan = plan_epochs(lengths, config.epochs, config.pack_tokens, seed)
-    optimiser = Optimiser([training.backbone, training.heads], config, len(plan))
-    recent: list[float] = []
-    with token_bar(sum(lengths[index] for indices in plan for index in indices), "backbone") as bar:
-        for step, indices in enumerate(plan, start=1):
-            chosen = [examples[index] for index in indices]
-            pack = pack_items([example.tokens for example in chosen])
-            with autocast(enabled=mixed_precision):
-                loss = training.loss(pack, join_labels(chosen))
-            optimiser.step(loss)
-            recent.append(loss.item())
-            bar.update(pack.num_tokens)
-            if step % training.config.validate_every_steps == 0 or step == len(plan):
-                accuracy = validate(training, validation, mixed_precision=mixed_precision)
-                print(
-                    f"\nstep {step} of {len(plan)}: loss {np.mean(recent):.3f}, {accuracy_line(accuracy)}", flush=True
-                )
-                recent = []
+    """Train backbone and heads in place; what orders the validation part best is kept, the start included."""
+    config = training.config
+    lengths = [num_tokens(example.tokens) for example in train]
+    packs = plan_epochs(lengths, config.optimiser.epochs, config.optimiser.pack_tokens, recipe.seed)
+    steps = [packs[start : start + config.packs_per_step] for start in range(0, len(packs), config.packs_per_step)]
+    optimiser = Optimiser([training.backbone, training.heads], config.optimiser, len(steps))
+    best = _Best(training.backbone)
+    best.offer(validate(training, validation, mixed_precision=recipe.mixed_precision), "start")
+    with token_bar(sum(lengths[index] for indices in packs for index in indices), "backbone") as bar:
+        for step, step_packs in enumerate(steps, start=1):
+            for indices in step_packs:
+                chosen = [train[index] for index in indices]
+                pack = pack_items([example.tokens for example in chosen])
+                with autocast(enabled=recipe.mixed_precision):
+                    optimiser.accumulate(training.loss(pack, join_labels(chosen)) / len(step_packs))
+                bar.update(pack.num_tokens)
+            optimiser.step()
+            if step % config.validate_every_steps == 0 or step == len(steps):
+                accuracy = validate(training, validation, mixed_precision=recipe.mixed_precision)
+                best.offer(accuracy, f"step {step} of {len(steps)}")
+    best.restore()
+
+
+class _Best:
+    """Remembers the backbone as it was when it ordered the validation part best."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        self._backbone = backbone
+        self._macro = -math.inf
+        self._state: dict[str, torch.Tensor] = {}
+
+    def offer(self, accuracy: Mapping[str, float], when: str) -> None:
+        macro = macro_mean(accuracy)
+        parts = ", ".join(f"{source} {value:.3f}" for source, value in accuracy.items())
+        print(f"\n{when}: validation macro {macro:.3f} ({parts})", flush=True)
+        if macro > self._macro or not self._state:
+            self._macro = macro
+            self._state = {name: tensor.clone() for name, tensor in self._backbone.state_dict().items()}
+
+    def restore(self) -> None:
+        self._backbone.load_state_dict(self._state)
 
 
 @torch.inference_mode()
@@ -109,24 +106,11 @@ def validate(training: JointTraining, examples: Sequence[Example], *, mixed_prec
     for indices in plan_packs(lengths, range(len(with_pairs)), training.config.optimiser.pack_tokens):
         chosen = [with_pairs[index] for index in indices]
         with autocast(enabled=mixed_precision):
-            scores_R, _ = training.scores(pack_items([example.tokens for example in chosen]))
+            scores_R = training.heads.scores_R(training.features_RD(pack_items([each.tokens for each in chosen])))
         pairs_B2 = join_labels(chosen).pairs_B2
         margins += (scores_R[pairs_B2[:, 0]] - scores_R[pairs_B2[:, 1]]).tolist()
     sources = [source for example in with_pairs for source in example.pair_sources]
     return accuracy_by_source(np.asarray(margins), sources)
-
-
-def accuracy_line(accuracy: Mapping[str, float]) -> str:
-    """Say the accuracies in one line."""
-    parts = ", ".join(f"{source} {value:.3f}" for source, value in accuracy.items())
-    return f"validation macro {macro_mean(accuracy):.3f} ({parts})"
-
-
-def probing_heads(hidden_size: int, examples: Sequence[Example]) -> ProbingHeads:
-    """Start the heads at each objective's mean, and measure its variance."""
-    ratings_RK = join_labels(examples).ratings_RK
-    mean_K, variance_K = np.nanmean(ratings_RK, axis=0), np.nanvar(ratings_RK, axis=0)
-    return ProbingHeads(hidden_size, torch.from_numpy(mean_K), torch.from_numpy(np.maximum(variance_K, 1e-4)))
 
 
 def run(recipe: Recipe, workspace: Workspace) -> None:
@@ -136,7 +120,12 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
     examples = read_examples(dataset, workspace.path(TOKENIZER), recipe.data.max_conversation_tokens)
     train = [example for example in examples if not example.is_validation]
     backbone = restore_backbone(workspace, LANGUAGE_MODEL, recipe.architecture)
-    training = JointTraining(backbone, probing_heads(recipe.architecture.hidden_size, train), recipe.backbone)
+    heads = probing_heads(recipe.architecture.hidden_size, train)
+    if recipe.backbone.bag_of_words.epochs:
+        bag = BagOfWords(backbone.decoder.get_input_embeddings().weight.detach())
+        train_bag_of_words(bag, heads, train, recipe.backbone.bag_of_words, recipe.seed)
+        take_over(backbone, bag)
+    training = JointTraining(backbone, heads, recipe.backbone)
     validation = [example for example in examples if example.is_validation]
-    train_jointly(training, train, validation, recipe.seed, mixed_precision=recipe.mixed_precision)
+    train_jointly(training, train, validation, recipe)
     save_backbone(workspace, BACKBONE, backbone, getattr(torch, recipe.architecture.dtype))

@@ -99,12 +99,32 @@ class LanguageModelConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class BagOfWordsConfig:
+    """A start in which the embeddings alone learn, as a bag of words; the decoder takes over from there."""
+
+    epochs: float = 4.0
+    """0 leaves the decoder as language modelling made it."""
+    items_per_step: int = 128
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.0
+    dropout: float = 0.2
+    regression_weight: float = 0.5
+
+    @property
+    def optimiser(self) -> OptimiserConfig:
+        return OptimiserConfig(learning_rate=self.learning_rate, weight_decay=self.weight_decay)
+
+
+@dataclass(frozen=True, slots=True)
 class BackboneConfig:
     """Joint training on preferences and ratings, so that the features are worth probing."""
 
     optimiser: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(epochs=2.0, learning_rate=5e-4))
     regression_weight: float = 1.0
     """Weight of the regression loss beside the Bradley–Terry loss."""
+    packs_per_step: int = 1
+    """Packs whose gradients are averaged into one step: a pack holds few pairs."""
+    bag_of_words: BagOfWordsConfig = field(default_factory=lambda: BagOfWordsConfig(epochs=0.0))
     validate_every_steps: int = 200
 
 

@@ -33,7 +33,8 @@ def train_language_model(
             embeddings_VD = backbone.decoder.get_input_embeddings().weight
             chosen_M = draw_targets(len(next_token_indices(pack)[0]), config.predicted_share, generator)
             loss = language_model_loss(hidden_TD, embeddings_VD, pack, chosen_M)
-        optimiser.step(loss)
+        optimiser.accumulate(loss)
+        optimiser.step()
         losses.append(loss.item())
         if len(losses) % REPORT_EVERY_STEPS == 0:
             recent = losses[-REPORT_EVERY_STEPS:]

@@ -29,8 +29,8 @@ class Optimiser:
             self._adamw, lambda step: warmup_and_cosine(step, warmup_steps, num_steps)
         )
 
-    def step(self, loss: torch.Tensor) -> None:
-        """Take one step down the gradient of a loss, its norm clipped.
+    def accumulate(self, loss: torch.Tensor) -> None:
+        """Add the gradient of a loss to that of the next step.
 
         Raises:
             DivergedTraining: the loss is not finite.
@@ -38,6 +38,9 @@ class Optimiser:
         if not torch.isfinite(loss):
             raise DivergedTraining("the loss is not finite: lower the learning rate of this stage")
         loss.backward()  # type: ignore[no-untyped-call]
+
+    def step(self) -> None:
+        """Take one step down the gradient accumulated, its norm clipped, and forget it."""
         nn.utils.clip_grad_norm_(self.parameters, LARGEST_GRADIENT_NORM)
         self._adamw.step()
         self._schedule.step()

@@ -1,0 +1,52 @@
+"""The heads and the loss under which a backbone is trained, to have features worth probing.
+
+They are thrown away afterwards: ridge and gating fit their own on the frozen features.
+
+R responses · D hidden size · K objectives
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from training.examples import Example, Labels, join_labels
+from training.losses import bradley_terry_loss, regression_loss
+
+SMALLEST_VARIANCE = 1e-4
+
+
+class ProbingHeads(nn.Module):
+    """A preference score and K objectives, both linear on the features of a response."""
+
+    def __init__(self, hidden_size: int, mean_K: torch.Tensor, variance_K: torch.Tensor) -> None:
+        super().__init__()
+        self.preference = nn.Linear(hidden_size, 1, bias=False)
+        self.regression = nn.Linear(hidden_size, len(mean_K))
+        self.variance_K = variance_K
+        nn.init.zeros_(self.preference.weight)
+        nn.init.zeros_(self.regression.weight)
+        self.regression.bias.data.copy_(mean_K)
+
+    def scores_R(self, features_RD: torch.Tensor) -> torch.Tensor:
+        """Return the preference score of each response."""
+        scores_R1: torch.Tensor = self.preference(features_RD)
+        return scores_R1.float()[:, 0]
+
+    def loss(self, features_RD: torch.Tensor, labels: Labels, regression_weight: float) -> torch.Tensor:
+        """Return the Bradley–Terry loss plus the weighted regression loss."""
+        predicted_RK = self.regression(features_RD).float()
+        loss = regression_weight * regression_loss(predicted_RK, torch.from_numpy(labels.ratings_RK), self.variance_K)
+        if len(labels.pairs_B2):
+            loss = loss + bradley_terry_loss(self.scores_R(features_RD), torch.from_numpy(labels.pairs_B2))
+        return loss
+
+
+def probing_heads(hidden_size: int, examples: Sequence[Example]) -> ProbingHeads:
+    """Start the heads at each objective's mean, and measure its variance."""
+    ratings_RK = join_labels(examples).ratings_RK
+    mean_K, variance_K = np.nanmean(ratings_RK, axis=0), np.nanvar(ratings_RK, axis=0)
+    return ProbingHeads(
+        hidden_size, torch.from_numpy(mean_K), torch.from_numpy(np.maximum(variance_K, SMALLEST_VARIANCE))
+    )
