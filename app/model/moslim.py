@@ -6,7 +6,7 @@
 R responses · D hidden size · C intensity classes of a head
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -39,9 +39,9 @@ class IntensityHeads(nn.Module):
 
 
 def read_intensity_heads(
-    file: Path, hidden_size: int, device: torch.device
+    file: Path, hidden_size: int, device: torch.device, order: Sequence[str] = ()
 ) -> tuple[IntensityHeads, tuple[IntensityHead, ...]]:
-    """Read the heads, and what the reward mapping needs to know of each, in the order of their names.
+    """Read the heads, and what the reward mapping needs to know of each: first those of `order`, then by name.
 
     Raises:
         InvalidWeights: a tensor is missing, left over or misshapen, or a standard deviation is not positive.
@@ -51,6 +51,7 @@ def read_intensity_heads(
     if misshapen := [name for name in weights if len(tensors.shapes[name]) != 2 or not tensors.shapes[name][0]]:
         raise InvalidWeights(f"{file.name}: {misshapen[0]} must have the shape (classes, {hidden_size})")
     classes = {name.removesuffix(".weight"): tensors.shapes[name][0] for name in weights}
+    classes = {name: classes[name] for name in sorted(classes, key=[*order, *sorted(classes)].index)}
     if unnameable := [name for name in classes if not name.isidentifier() or hasattr(nn.ModuleDict, name)]:
         raise InvalidWeights(f"{file.name}: {unnameable[0]!r} cannot be the name of a head")
     layout = {f"{name}.{part}": (count,) for name, count in classes.items() for part in VECTORS}

@@ -153,10 +153,10 @@ def _moslim_file(folder: Path, manifest: Manifest, moslim_weights: Path | None) 
 def _load_intensity_heads(
     file: Path, config: PretrainedConfig, manifest: Manifest, target: Target
 ) -> tuple[IntensityHeads, tuple[IntensityHead, ...]]:
-    heads, specs = read_intensity_heads(file, config.hidden_size, target.device)
+    named = {spec.name: spec.classes for spec in manifest.moslim or ()}
+    heads, specs = read_intensity_heads(file, config.hidden_size, target.device, tuple(named))
     loaded = {spec.name: spec.classes for spec in specs}
-    named = loaded if manifest.moslim is None else {spec.name: spec.classes for spec in manifest.moslim}
-    if loaded != named:
+    if named and loaded != named:
         raise InvalidWeights(f"{file.name} has the heads {loaded} where the manifest names {named}")
     return heads, specs
 
