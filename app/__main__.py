@@ -12,7 +12,7 @@ from app.api.logs import configure_logs
 from app.domain import ModelInfo, Truncation
 from app.errors import ArmoserveError, InvalidSetting, StartError
 from app.main import load_engine, serve
-from app.offline import score_file
+from app.offline import check_output, score_file
 from app.settings import ENVIRONMENT_PREFIX, Settings, allowed_values, read_settings
 
 MODEL_SETTINGS = ("weights", "device", "dtype", "default_preference", "max_pack_tokens")
@@ -47,6 +47,8 @@ def run_score(chosen: argparse.Namespace) -> int:
         raise InvalidSetting("--resume needs an output file: -o OUT")
     if not chosen.file.is_file():
         raise InvalidSetting(f"{chosen.file} is not a file")
+    if chosen.output is not None:
+        check_output(chosen.file, chosen.output, goes_on=chosen.resume, overwrites=chosen.overwrite)
     configure_logs("text", "warning")
     settings = _settings(chosen)
     num_errors = score_file(
@@ -92,7 +94,9 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("score", help="score a file of items, one a line, without a server")
     command.add_argument("file", type=Path, metavar="FILE.jsonl", help="items as /score takes them, one a line")
     command.add_argument("-o", "--output", type=Path, metavar="OUT", help="file to write; else standard output")
-    command.add_argument("--resume", action="store_true", help="pass over the lines that OUT already holds")
+    existing = command.add_mutually_exclusive_group()
+    existing.add_argument("--resume", action="store_true", help="pass over the lines that OUT already holds")
+    existing.add_argument("--overwrite", action="store_true", help="replace what OUT already holds")
     command.add_argument("--truncate", choices=get_args(Truncation), default="never", help="what to do with long items")
     _add_settings(command, MODEL_SETTINGS)
     command.set_defaults(run=run_score)

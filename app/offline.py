@@ -1,6 +1,8 @@
 """`python -m app score`: a file of items through the same core as the server, without one."""
 
 import asyncio
+import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, aclosing
@@ -14,9 +16,26 @@ from tqdm import tqdm
 from app.api.ndjson import LineScoring
 from app.domain import Truncation
 from app.engine import Engine
-from app.errors import ArmoserveError, InferenceFailed
+from app.errors import ArmoserveError, InferenceFailed, InvalidSetting
 from app.main import start_model
 from app.settings import Settings
+
+LINE_START = b'{"line":'
+"""How every line of output begins, before its number."""
+
+
+def check_output(source: Path, to: Path, *, goes_on: bool, overwrites: bool) -> None:
+    """See that an output can be written and that nobody loses what it holds, before anything is loaded.
+
+    Raises:
+        InvalidSetting: one line that says why not.
+    """
+    if to.exists() and to.samefile(source):
+        raise InvalidSetting(f"-o {to} is {source} itself: choose another file, or the items would be lost")
+    if to.is_dir() or not os.access(to if to.exists() else to.parent, os.W_OK):
+        raise InvalidSetting(f"-o {to} cannot be written: it must be a file in a folder that is there and writable")
+    if to.is_file() and to.stat().st_size and not (goes_on or overwrites):
+        raise InvalidSetting(f"-o {to} is not empty: --resume goes on with it, --overwrite replaces it")
 
 
 def score_file(
@@ -79,6 +98,7 @@ def _lines_done(path: Path) -> set[int]:
     with path.open("rb+") as lines:
         for line in lines:
             if not line.endswith(b"\n"):
+                _check_torn(path, line)
                 break
             whole_bytes += len(line)
             done.add(_line_number(path, line))
@@ -90,4 +110,14 @@ def _line_number(path: Path, line: bytes) -> int:
     try:
         return int(orjson.loads(line)["line"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ArmoserveError(f"{path} is no output of this command: it cannot be resumed") from error
+        raise _foreign(path) from error
+
+
+def _check_torn(path: Path, line: bytes) -> None:
+    """See that a line was ours before it was cut off, so that what is taken off the file is nobody else's."""
+    if not LINE_START.startswith(line) and re.fullmatch(LINE_START + rb"\d*(,.*)?", line) is None:
+        raise _foreign(path)
+
+
+def _foreign(path: Path) -> ArmoserveError:
+    return ArmoserveError(f"{path} is no output of this command: it cannot be resumed")

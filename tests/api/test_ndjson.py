@@ -72,12 +72,27 @@ def test_without_resume_the_output_is_written_anew(source: Path, tmp_path: Path)
     assert len(lines_of(out)) == 205
 
 
-def test_what_is_no_output_of_ours_is_not_resumed_and_not_harmed(source: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "content",
+    ["precious\nnotes\n", "precious", '{"line":1}\nprecious', '{"liner": "notes"}', '{"line":"notes"}', "7\n"],
+)
+def test_what_is_no_output_of_ours_is_not_resumed_and_not_harmed(source: Path, tmp_path: Path, content: str) -> None:
     other = tmp_path / "other.jsonl"
-    other.write_text("precious\nnotes\n")
+    other.write_text(content)
     with pytest.raises(ArmoserveError, match="cannot be resumed"):
         score(source, other, resume=True)
-    assert other.read_text() == "precious\nnotes\n"
+    assert other.read_text() == content
+
+
+@pytest.mark.parametrize("num_bytes", range(1, 24))
+def test_a_last_line_torn_anywhere_is_written_anew(tmp_path: Path, num_bytes: int) -> None:
+    source, out = tmp_path / "items.jsonl", tmp_path / "out.jsonl"
+    source.write_text('{"id": "first", "prompt": "a", "response": "b"}\n')
+    score(source, out)
+    whole = out.read_bytes()
+    out.write_bytes(whole[:num_bytes])
+    score(source, out, resume=True)
+    assert out.read_bytes() == whole
 
 
 def test_lines_are_read_as_there_is_room(source: Path) -> None:

@@ -95,6 +95,37 @@ def test_what_goes_wrong_is_one_line(arguments: list[str], words: str, capsys: p
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("output", "flags", "words"),
+    [
+        ("items.jsonl", [], "itself: choose another file"),
+        ("items.jsonl", ["--overwrite"], "itself: choose another file"),
+        ("link.jsonl", ["--resume"], "itself: choose another file"),
+        ("old.jsonl", [], "is not empty: --resume goes on with it, --overwrite replaces it"),
+        ("nowhere/out.jsonl", [], "nowhere/out.jsonl cannot be written"),
+        (".", [], "cannot be written"),
+    ],
+)
+def test_an_output_that_would_cost_something_is_refused_before_anything_is_loaded(
+    items: Path, capsys: pytest.CaptureFixture[str], output: str, flags: list[str], words: str
+) -> None:
+    (items.parent / "old.jsonl").write_text("precious\n")
+    (items.parent / "link.jsonl").symlink_to(items)
+    content = items.read_text()
+    assert main(["score", str(items), "-o", str(items.parent / output), *flags, "--weights", "/nowhere"]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+    assert items.read_text() == content
+    assert (items.parent / "old.jsonl").read_text() == "precious\n"
+
+
+def test_an_output_is_replaced_where_that_is_asked_for(weights: Path, items: Path, tmp_path: Path) -> None:
+    (out := tmp_path / "out.jsonl").write_text("precious\n")
+    assert main(["score", str(items), "-o", str(out), "--overwrite", "--weights", str(weights)]) == 0
+    assert "precious" not in out.read_text()
+
+
 def test_weights_that_do_not_load_end_the_server(tmp_path: Path, weights: Path) -> None:
     broken = write_own_folder(tmp_path / "broken")
     (broken / "model.safetensors").write_bytes(b"no tensors")
