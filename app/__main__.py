@@ -2,10 +2,13 @@
 
 import argparse
 import json
+import logging
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import get_args
+from typing import NoReturn, get_args
 
 from app import __version__
 from app.api.logs import configure_logs
@@ -28,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         code: int = chosen.run(chosen)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
     except (ArmoserveError, OSError) as error:
@@ -176,5 +180,17 @@ def _failed(error: Exception) -> int:
     return 2 if isinstance(error, StartError) else 1
 
 
+def end_process(code: int) -> NoReturn:
+    """End with this exit code, whatever other threads do.
+
+    A thread inside torch would abort the process (SIGABRT) if the interpreter were taken down under it.
+    """
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # whoever read it has gone
+            stream.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    end_process(main())

@@ -68,6 +68,12 @@ def server_process(module: str, arguments: Sequence[str], log: Path) -> Iterator
         process.wait()
 
 
+def queued_tokens(server: ServerProcess) -> float:
+    lines = httpx.get(server.url + "/metrics", timeout=PATIENCE_SECONDS).text.splitlines()
+    found = [line for line in lines if line.startswith('armoserve_queued_tokens{priority="interactive"}')]
+    return float(found[0].split()[-1]) if found else 0.0
+
+
 def wait_until(condition: Callable[[], bool]) -> None:
     """Wait for a condition that must come true."""
     give_up = time.monotonic() + PATIENCE_SECONDS

@@ -2,6 +2,7 @@
 
 import sys
 
+from app.__main__ import end_process
 from app.api.logs import configure_logs
 from app.main import serve
 from app.settings import read_settings
@@ -20,4 +21,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_process(main())

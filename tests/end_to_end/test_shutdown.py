@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.api.fake_engine import HOLD, POISON
-from tests.end_to_end.processes import ServerProcess, server_process, wait_until
+from tests.end_to_end.processes import ServerProcess, queued_tokens, server_process, wait_until
 
 FAKE = "tests.end_to_end.serve_fake"
 GOOD = {"prompt": "Say something", "response": "aei? bcd"}
@@ -17,12 +17,6 @@ HELD = GOOD | {"response": HOLD}
 
 def post(server: ServerProcess, body: dict[str, str]) -> httpx.Response:
     return httpx.post(server.url + "/score", json=body, timeout=60)
-
-
-def queued_tokens(server: ServerProcess) -> float:
-    lines = httpx.get(server.url + "/metrics").text.splitlines()
-    found = [line for line in lines if line.startswith('armoserve_queued_tokens{priority="interactive"}')]
-    return float(found[0].split()[-1]) if found else 0.0
 
 
 def is_refused(server: ServerProcess) -> bool:
