@@ -28,11 +28,11 @@ POOLING_GAIN: Final = 8.0
 
 
 class BagOfWords(nn.Module):
-    """Embeddings and nothing else."""
+    """Embeddings and nothing else, each scaled to unit size to begin with, so that a step turns all of them alike."""
 
     def __init__(self, embeddings_VD: torch.Tensor) -> None:
         super().__init__()
-        self.embeddings_VD = nn.Parameter(embeddings_VD.clone())
+        self.embeddings_VD = nn.Parameter(rms_norm(embeddings_VD, embeddings_VD.shape[-1:]))
 
     def forward(self, examples: Sequence[Example]) -> torch.Tensor:
         """Return the features (R, D) of all responses of the examples, in order."""
