@@ -7,10 +7,12 @@ Stricter than JSON readers commonly are, because what they let pass ends in wron
 import asyncio
 import json
 import math
+from http import HTTPStatus
 from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from app.errors import BodyTooLarge, MalformedBody
@@ -20,6 +22,8 @@ Body = TypeVar("Body", bound=BaseModel)
 
 PARSE_IN_THREAD_BYTES = 256 * 1024
 """A larger body would hold the event loop for longer than a few milliseconds."""
+LONGEST_SILENCE_SECONDS = 30.0
+"""Between two pieces of a body; a caller that is silent for longer has stalled."""
 LARGEST_INTEGER = 2**63 - 1
 LONGEST_NUMBER = 400
 """Digits; the longest number that a float64 needs has fewer."""
@@ -31,17 +35,22 @@ async def read_body(request: Request, max_body_bytes: int) -> bytes:
 
     Raises:
         BodyTooLarge: more than `max_body_bytes`, announced or sent.
+        HTTPException: 408, nothing came for `LONGEST_SILENCE_SECONDS`.
     """
     if int(request.headers.get("content-length", 0)) > max_body_bytes:
         _refuse_size(max_body_bytes)
-    chunks: list[bytes] = []
-    num_bytes = 0
-    async for chunk in request.stream():
-        num_bytes += len(chunk)
-        if num_bytes > max_body_bytes:
-            _refuse_size(max_body_bytes)
-        chunks.append(chunk)
-    return b"".join(chunks)
+    body = bytearray()
+    clock = asyncio.get_running_loop().time
+    try:
+        async with asyncio.timeout(LONGEST_SILENCE_SECONDS) as patience:
+            async for chunk in request.stream():
+                patience.reschedule(clock() + LONGEST_SILENCE_SECONDS)
+                body += chunk
+                if len(body) > max_body_bytes:
+                    _refuse_size(max_body_bytes)
+    except TimeoutError:
+        raise HTTPException(HTTPStatus.REQUEST_TIMEOUT, headers={"Connection": "close"}) from None
+    return bytes(body)
 
 
 async def parse_body(body: bytes, schema: type[Body], max_items: int) -> Body:

@@ -1,5 +1,6 @@
 """The outermost layer around every request: its id, its metrics, and the answer when something unforeseen fails."""
 
+import asyncio
 import contextvars
 import logging
 import re
@@ -10,6 +11,8 @@ from uuid import uuid4
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.errors import Draining
 
 REQUEST_ID_HEADER = b"x-request-id"
 CALLERS_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
@@ -62,6 +65,11 @@ class RequestContext:
             await self.app(scope, receive, answer.send)
         except ClientDisconnect:
             log.debug("the caller has gone")
+        except asyncio.CancelledError:  # the server gives up what the drain timeout did not suffice for
+            if answer.status != CALLER_GONE_STATUS:
+                raise
+            draining = Draining("the service is shutting down")
+            await self.answer_failure(draining, answer.request_id)(scope, receive, answer.send)
         except Exception as error:
             # Its message may hold a caller's text, so only the kind and the place are logged above DEBUG.
             log.error("request failed: %s\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))  # noqa: TRY400

@@ -28,8 +28,8 @@ KEEP_ALIVE_SECONDS = 75
 """Longer than load balancers keep idle connections, so that it is not we who close under a request."""
 LARGEST_HEAD_BYTES = 64 * 1024
 ANSWERS_GO_OUT_SECONDS = 0.5
-ABANDON_SECONDS = 5
-"""After the drain timeout, for the answers to what was abandoned."""
+ABANDON_SECONDS = 1
+"""After the drain timeout, for the answers to what was abandoned to be taken."""
 
 
 class BoundedHeadProtocol(HttpToolsProtocol):
@@ -112,3 +112,5 @@ class DrainingServer(uvicorn.Server):
         log.warning("the drain timeout passed: what still waits is given up")
         if self._state.model is not None:
             await self._state.model.service.stop()
+        for task in tuple(self.server_state.tasks):  # whose bodies are still coming in, say
+            task.cancel()

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
+from app.api import json_body
 from tests.api.fake_engine import HOLD, FakeEngine
 from tests.api.serving import Served, serving, wait_until
 
@@ -107,6 +108,15 @@ class TestSizes:
             connection.sendall(b"258\r\n" + b" " * 600 + b"\r\n")
             connection.sendall(b"258\r\n" + b" " * 600 + b"\r\n")
             assert connection.recv(4000).startswith(b"HTTP/1.1 413")
+
+    def test_a_body_that_stops_coming_is_given_up(self, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(json_body, "LONGEST_SILENCE_SECONDS", 0.1)
+        with served.connection() as connection:
+            connection.sendall(b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\n{")
+            answer = b"".join(iter(lambda: connection.recv(4000), b""))
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b"application/problem+json" in answer
+        assert served.post("/score", GOOD).status_code == 200
 
     def test_the_limit_itself_is_allowed(self, small: Served) -> None:
         body = b'{"prompt": "Say something", "response": "x"}'

@@ -1,6 +1,8 @@
 """SIGTERM → /readyz 503 → drain_delay → stop accepting → finish what is inside → exit 0, in a real process."""
 
+import json
 import signal
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,7 +24,7 @@ def post(server: ServerProcess, body: dict[str, str]) -> httpx.Response:
 def is_refused(server: ServerProcess) -> bool:
     try:
         httpx.get(server.url + "/livez")
-    except httpx.ConnectError:
+    except httpx.TransportError:  # closed before it, or with it on the doorstep
         return True
     return False
 
@@ -61,6 +63,24 @@ def test_what_does_not_finish_in_time_is_told_so(tmp_path: Path) -> None:
         assert {answer.status_code for answer in answers} <= {200, 503}
         assert any(answer.status_code == 503 and answer.json()["type"] == "draining" for answer in answers)
         assert server.exit_code() == 0
+
+
+def test_a_caller_that_stops_in_the_middle_of_its_body_holds_nobody_up(tmp_path: Path) -> None:
+    flags = ["--drain-delay-seconds", "0", "--drain-timeout-seconds", "0.5", "--log-format", "text"]
+    log = tmp_path / "log"
+    with server_process(FAKE, flags, log) as server:
+        server.wait_ready()
+        with socket.create_connection(("127.0.0.1", httpx.URL(server.url).port or 0), timeout=60) as caller:
+            caller.sendall(b'POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\n{"prompt": ')
+            assert server.status("/livez") == 200
+            server.process.send_signal(signal.SIGTERM)
+            answer = b"".join(iter(lambda: caller.recv(65536), b""))
+        assert server.exit_code() == 0
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503 ")
+    assert b"content-type: application/problem+json" in head.lower()
+    assert json.loads(body)["type"] == "draining"
+    assert "Traceback" not in log.read_text()
 
 
 def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
