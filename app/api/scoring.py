@@ -30,7 +30,7 @@ from app.api.schemas import (
 )
 from app.api.state import ServedModel
 from app.api.views import answer_frame, directions_used, model_answer, results_of, score_result
-from app.domain import Item, Truncation
+from app.domain import IntensityHead, Item, Truncation
 from app.errors import ArmoserveError, NotInTheseWeights
 from app.serving.service import ScoredItems
 
@@ -79,9 +79,7 @@ async def moslim_classify(
     request: Request, model: Model, deadline: Deadline, body: Annotated[MoslimBody, Depends(body_of(MoslimBody))]
 ) -> Response:
     """Classify intensities per head; with `targets`, also map them to a reward."""
-    heads = model.info.heads
-    if not heads:
-        raise NotInTheseWeights("these weights have no MOSLIM heads: /moslim-classify needs weights that have")
+    heads = _heads_of(model)
     aimed = [
         aim_or_error(item, _targets(fields, body), heads)
         for item, fields in zip(items_of(body), body.all_items(), strict=True)
@@ -98,11 +96,23 @@ async def moslim_classify(
 @router.post("/tokenize", response_model=TokenizeAnswer)
 async def tokenize(model: Model, body: Annotated[TokenizeBody, Depends(body_of(TokenizeBody))]) -> Response:
     """Show what would be scored: the rendered text, its ids, where the prompt ends, what the gating network reads."""
-    aimed = [aim_or_error(item, body.targets, model.info.heads) for item in items_of(body)]
+    heads = () if body.targets is None else _heads_of(model)
+    aimed = [aim_or_error(item, body.targets, heads) for item in items_of(body)]
     sound = [one if isinstance(one, ArmoserveError) else one[0] for one in aimed]
     rendered = await asyncio.to_thread(_render_all, sound, model, body.truncate)
     results = results_of(rendered, lambda item, _: _tokenize_result(item), is_single=body.is_single)
     return json_response({"results": results, "model": model_answer(model.info)})
+
+
+def _heads_of(model: ServedModel) -> tuple[IntensityHead, ...]:
+    """Return the heads of weights that have some.
+
+    Raises:
+        NotInTheseWeights: they have none.
+    """
+    if not model.info.heads:
+        raise NotInTheseWeights("these weights have no MOSLIM heads, which intensities and targets need")
+    return model.info.heads
 
 
 async def _score(

@@ -72,8 +72,9 @@ def test_a_prompt_without_a_prefix_has_no_reward_rather_than_zero(served: Served
     assert [response["reward"] for response in result["responses"]] == [None, None]
 
 
-def test_weights_without_heads_say_so(ungated: Served) -> None:
-    response = ungated.post("/moslim-classify", BODY)
+@pytest.mark.parametrize(("route", "body"), [("/moslim-classify", BODY), ("/tokenize", BODY | {"targets": "prefix"})])
+def test_weights_without_heads_say_so(ungated: Served, route: str, body: dict[str, object]) -> None:
+    response = ungated.post(route, body)
     assert (response.status_code, response.json()["type"]) == (501, "not-in-these-weights")
     assert "no MOSLIM heads" in response.json()["detail"]
 
