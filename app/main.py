@@ -115,6 +115,8 @@ def create_app(settings: Settings, load: Callable[[Settings], Engine] = load_eng
 def serve(settings: Settings, load: Callable[[Settings], Engine] = load_engine) -> Exception | None:
     """Serve until a signal or a failure ends it; return the failure, if there was one."""
     app = create_app(settings, load)
+    if settings.is_exposed and not settings.keys():
+        log.warning("open to everyone who can reach %s: neither api_keys nor api_keys_file is set", settings.host)
     server = DrainingServer(
         app,
         app.state.server,

@@ -6,6 +6,7 @@ A wrong value stops the start with one line that names the setting, the value an
 
 import os
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -28,6 +29,13 @@ def _comma_separated(value: object) -> object:
     if not isinstance(value, str):
         return value
     return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def _keys(value: object) -> object:
+    keys = _comma_separated(value)
+    if isinstance(value, str) and not keys:  # a variable that is not set, say: that must not open the service
+        raise ValueError("there is no key in it")
+    return keys
 
 
 def _named_weights(value: object) -> object:
@@ -76,8 +84,8 @@ class Settings(BaseSettings):
     special_tokens: Literal["neutralise", "reject"] = setting(
         "neutralise", "content that spells a special token: read as plain text, or refused", "neutralise, reject"
     )
-    api_keys: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_comma_separated)] = setting(
-        (), "keys that callers must show; none: the service is open", "key,key"
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_keys)] = setting(
+        (), "keys that callers must show; unset: the service is open", "key,key; at least one"
     )
     api_keys_file: Path | None = setting(None, "file with one key a line", "a readable file with at least one key")
     metrics_auth: bool = setting(default=False, description="whether /metrics needs a key too", allowed="true, false")
@@ -101,6 +109,14 @@ class Settings(BaseSettings):
         if self.max_conversation_tokens is not None and self.max_conversation_tokens > self.max_pack_tokens:
             raise ValueError("max_conversation_tokens is above max_pack_tokens: such a conversation fits no pack")
         return self
+
+    @property
+    def is_exposed(self) -> bool:
+        """Whether other machines may reach the service, as far as the address tells."""
+        try:
+            return not ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host != "localhost"
 
     def keys(self) -> tuple[str, ...]:
         """Return every key a caller may show, from the setting and from the file.
@@ -148,5 +164,6 @@ def _message(name: str, value: object) -> str:
     field = Settings.model_fields.get(name)
     if field is None:
         return f"there is no setting {name}; there are {', '.join(Settings.model_fields)}"
-    shown = "(hidden)" if name in SECRET_SETTINGS else repr(str(value)[:200])
+    is_secret = name in SECRET_SETTINGS and str(value).strip(", ")
+    shown = "(hidden)" if is_secret else repr(str(value)[:200])
     return f"{name} = {shown} is not allowed; allowed: {allowed_values(field)}"

@@ -91,6 +91,20 @@ def test_keys_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "s3cret-key" not in str(settings.model_dump())
 
 
+@pytest.mark.parametrize("value", ["", ",", " , "])
+def test_a_flag_without_a_key_never_opens_the_service(value: str) -> None:
+    with pytest.raises(InvalidSetting, match=rf"^api_keys = '{value}' is not allowed; allowed: key,key; at least one$"):
+        read_settings({"api_keys": value})
+
+
+@pytest.mark.parametrize(
+    ("host", "exposed"),
+    [("127.0.0.1", False), ("127.1.2.3", False), ("::1", False), ("localhost", False), ("0.0.0.0", True), ("::", True)],
+)
+def test_which_addresses_others_may_reach(host: str, exposed: bool) -> None:
+    assert read_settings({"host": host}).is_exposed is exposed
+
+
 def test_keys_from_a_file_join_those_of_the_setting(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text("second\nthird\n")

@@ -4,10 +4,12 @@ import threading
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from app.api.server import DrainingServer
 from app.domain import ModelInfo
 from app.engine import Engine
 from app.errors import InvalidSetting, InvalidWeights
-from app.settings import Settings
+from app.main import serve
+from app.settings import Settings, read_settings
 from tests.api.fake_engine import FAIL, GATED, HEADS, HOLD, OBJECTIVES, POISON, UNGATED, FakeEngine
 from tests.api.serving import Served, serving, wait_until
 
@@ -119,6 +121,22 @@ class TestLoading:
             assert isinstance(running.server.failure, InvalidSetting)
             assert str(running.server.failure).startswith("default_preference is not allowed: ")
             assert words in str(running.server.failure)
+
+
+@pytest.mark.parametrize(
+    ("settings", "warned"),
+    [
+        ({"host": "0.0.0.0"}, True),
+        ({"host": "0.0.0.0", "api_keys": "first-key"}, False),
+        ({"host": "127.0.0.1"}, False),
+    ],
+)
+def test_a_service_open_to_other_machines_says_so_once(
+    settings: dict[str, str], warned: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(DrainingServer, "run", lambda self: None)
+    assert serve(read_settings(settings), lambda _: FakeEngine().engine()) is None
+    assert [record.levelname for record in caplog.records if "api_keys" in record.message] == ["WARNING"] * warned
 
 
 class TestReadiness:
