@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from app.domain import IntensityHead
-from app.errors import UnknownName
-from app.reward_mapping import check_targets, classified_intensity, expected_intensity, mapped_reward
+from app.errors import InvalidConversation, UnknownName
+from app.reward_mapping import classified_intensity, expected_intensity, levels_of, mapped_reward
 
 HELPFULNESS = IntensityHead("helpfulness", 3, (0.2, 0.3, 0.5), (0.1, 0.2, 0.25))
 HARMLESSNESS = IntensityHead("harmless", 2, (0.4, 0.6), (0.5, 0.2))
@@ -35,15 +35,24 @@ def test_no_target_is_no_reward_and_not_zero() -> None:
 
 @pytest.mark.parametrize("level", [0, 4, -1])
 def test_a_level_out_of_range_is_answered_with_the_range(level: int) -> None:
-    with pytest.raises(UnknownName, match="helpfulness must be a level from 1 to 3"):
-        check_targets({"helpfulness": level}, HEADS)
+    with pytest.raises(UnknownName, match="helpfulness takes 1 to 3, or max"):
+        levels_of({"helpfulness": level}, HEADS)
 
 
 def test_an_unknown_head_is_answered_with_those_there_are() -> None:
     with pytest.raises(UnknownName, match="'honesty'; these weights have helpfulness, harmless"):
         mapped_reward(PROBABILITIES, {"honesty": 1}, HEADS)
     with pytest.raises(UnknownName, match="these weights have none"):
-        check_targets({"honesty": 1}, ())
+        levels_of({"honesty": 1}, ())
+
+
+def test_max_and_both_spellings_of_harmless_are_read() -> None:
+    assert levels_of({"harmlessness": 2, "helpfulness": "max"}, HEADS) == {"harmless": 2, "helpfulness": 3}
+    assert mapped_reward(PROBABILITIES, {"harmlessness": "max"}, HEADS) == mapped_reward(
+        PROBABILITIES, {"harmless": 2}, HEADS
+    )
+    with pytest.raises(InvalidConversation, match="harmless twice"):
+        levels_of({"harmless": 2, "harmlessness": 2}, HEADS)
 
 
 def test_expected_and_classified_intensity() -> None:

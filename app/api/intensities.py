@@ -10,12 +10,12 @@ from app.api.answers import ClassifiedResponse, HeadAnswer, MoslimResult
 from app.api.views import floats
 from app.domain import FloatArray, IntensityHead, Item, Readout
 from app.errors import ArmoserveError
-from app.reward_mapping import check_targets, classified_intensity, expected_intensity, mapped_reward
+from app.reward_mapping import Level, classified_intensity, expected_intensity, levels_of, mapped_reward
 from app.serving.service import ItemReadouts
 from app.text.intensity_prefix import split_intensity_prefix
 
 Levels: TypeAlias = Mapping[str, int]
-TargetsOption: TypeAlias = Levels | Literal["prefix"] | None
+TargetsOption: TypeAlias = Mapping[str, Level] | Literal["prefix"] | None
 Aimed: TypeAlias = tuple[Item, Levels | None]
 """An item as the reward model sees it, and the levels it is rewarded for."""
 
@@ -25,14 +25,14 @@ def aim(item: Item, targets: TargetsOption, heads: Sequence[IntensityHead]) -> A
 
     Raises:
         UnknownName: a head or level that these weights do not have.
+        InvalidConversation: a head named twice.
     """
     if targets is None:
         return item, None
     if targets == "prefix":
         prompt, levels = split_intensity_prefix(item.prompt, heads)
         return Item(prompt, item.responses), levels
-    check_targets(targets, heads)
-    return item, targets
+    return item, levels_of(targets, heads)
 
 
 def aim_or_error(

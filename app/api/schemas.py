@@ -179,7 +179,19 @@ def _kind_of_targets(value: object) -> str:
     return "(prefix)" if isinstance(value, str) else "(levels)"
 
 
-Levels = dict[str, int]
+def _kind_of_level(value: object) -> str | None:
+    return "(max)" if value == "max" else "(number)" if type(value) is int else None
+
+
+TargetLevel = Annotated[
+    Annotated[int, Tag("(number)")] | Annotated[Literal["max"], Tag("(max)")],
+    Discriminator(
+        _kind_of_level,
+        custom_error_type="level",
+        custom_error_message="a level is a whole number from 1, or 'max'",
+    ),
+]
+Levels = dict[str, TargetLevel]
 Targets = Annotated[
     Annotated[Levels, Tag("(levels)")] | Annotated[Literal["prefix"], Tag("(prefix)")], Discriminator(_kind_of_targets)
 ]
@@ -198,7 +210,8 @@ class MoslimBody(ItemsBody, ScoringOptions):
     items: Annotated[list[TargetedItemBody], Field(fail_fast=True)] | None = None  # type: ignore[assignment]
     """Items to classify; an item at fault is an error among the results. One item's fields may stand here instead."""
     targets: Targets | None = None
-    """Levels to reward, `{head: level}`, from 1; or `prefix`: read them from `<helpfulness 5>` before each prompt."""
+    """Levels to reward, `{head: level}`, from 1 or `max`; or `prefix`: read them from tags like `<helpfulness 5>` that
+    the system turn or the last user turn begins with. A prompt without such tags names no target and has no reward."""
 
 
 def items_of(body: ItemsBody) -> list[Item | ArmoserveError]:

@@ -3,8 +3,9 @@
 A *tag* is `<name level>`; white space is free everywhere but inside the two words, and needed only between them.
 Tags count where they stand, in any order, at the very beginning of the system turn or of the last user turn, each
 dimension once. The first thing that is not a tag ends the prefix: `<b>`, `<a href="x">` and tags later in the text
-are content. A level that no head could have, and a name that no head has, are errors rather than content: whoever
-asks for a prefix to be read must not get a reward for other targets than those written.
+are content, and so are tags that an earlier user turn begins with. A level that no head could have, and a name that
+no head has, are errors rather than content: whoever asks for a prefix to be read must not get a reward for other
+targets than those written.
 
 This is called only where a request asks for it. Nothing here knows what a target is used for.
 """
@@ -15,11 +16,11 @@ from dataclasses import replace
 
 from app.domain import IntensityHead, Message
 from app.errors import InvalidConversation, UnknownName
+from app.reward_mapping import head_named, level_of
 
 TAG = re.compile(r"\s*<\s*(?P<name>[^\W\d][\w-]*)\s+(?P<level>[^\s<>]+)\s*>")
 LEVEL = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?|max", re.IGNORECASE)
 MAX_LEVEL_DIGITS = 9
-SPELLINGS = {"harmlessness": "harmless"}
 
 
 def split_intensity_prefix(
@@ -51,7 +52,7 @@ def _read_tags(content: str, heads: Sequence[IntensityHead], targets: dict[str, 
     """Add the tags that the content begins with to the targets; return what follows them."""
     position = 0
     while (tag := TAG.match(content, position)) and _is_meant(tag, heads):
-        head = _named(tag["name"], heads)
+        head = head_named(tag["name"], heads)
         if head is None:
             raise UnknownName(f"the intensity prefix names an unknown dimension; allowed are {_allowed(heads)}")
         if head.name in targets:
@@ -63,23 +64,14 @@ def _read_tags(content: str, heads: Sequence[IntensityHead], targets: dict[str, 
 
 def _is_meant(tag: re.Match[str], heads: Sequence[IntensityHead]) -> bool:
     """Tell a tag from markup: its name is that of a head, or its level reads like one."""
-    return LEVEL.fullmatch(tag["level"]) is not None or _named(tag["name"], heads) is not None
-
-
-def _named(name: str, heads: Sequence[IntensityHead]) -> IntensityHead | None:
-    by_name = {head.name.lower(): head for head in heads}
-    written = name.lower()
-    return by_name.get(written) or by_name.get(SPELLINGS.get(written, written))
+    return LEVEL.fullmatch(tag["level"]) is not None or head_named(tag["name"], heads) is not None
 
 
 def _level(written: str, head: IntensityHead) -> int:
     if written.lower() == "max":
-        return head.classes
+        return level_of("max", head)
     is_number = written.isascii() and written.isdecimal() and len(written) <= MAX_LEVEL_DIGITS
-    level = int(written) if is_number else 0
-    if not 1 <= level <= head.classes:
-        raise UnknownName(f"levels count from 1 (0 is none): {head.name} takes 1 to {head.classes}, or max")
-    return level
+    return level_of(int(written) if is_number else 0, head)
 
 
 def _allowed(heads: Sequence[IntensityHead]) -> str:

@@ -41,6 +41,15 @@ def test_the_mapped_reward_is_equation_11(served: Served, targets: dict[str, int
     assert rewards == pytest.approx([mapped(text, targets) for text in RESPONSES], abs=1e-5)
 
 
+def test_targets_are_spelt_as_a_prefix_may_spell_them(served: Served) -> None:
+    own = {"items": [BODY | {"targets": {"Harmlessness": 1}}], "targets": {"helpfulness": "max", "harmlessness": "max"}}
+    shared = own | {"items": [BODY]}
+    assert served.post("/moslim-classify", own).json()["results"][0]["targets"] == {"harmless": 1}
+    (result,) = served.post("/moslim-classify", shared).json()["results"]
+    assert result["targets"] == {"helpfulness": 3, "harmless": 2}
+    assert result["responses"][0]["reward"] == pytest.approx(mapped("abcd", result["targets"]), abs=1e-5)
+
+
 def test_an_item_may_have_targets_of_its_own(served: Served) -> None:
     items = [BODY | {"targets": {"harmless": 2}}, BODY, BODY | {"targets": {"harmless": 9}}]
     body = {"items": items, "targets": {"helpfulness": 1}}
@@ -49,7 +58,7 @@ def test_an_item_may_have_targets_of_its_own(served: Served) -> None:
     assert own["responses"][0]["reward"] == pytest.approx(mapped("abcd", {"harmless": 2}), abs=1e-5)
     assert shared["targets"] == {"helpfulness": 1}
     assert wrong["error"]["type"] == "unknown-name"
-    assert "from 1 to 2" in wrong["error"]["message"]
+    assert "harmless takes 1 to 2" in wrong["error"]["message"]
 
 
 def test_a_prefix_is_read_and_stripped_only_on_request(served: Served) -> None:

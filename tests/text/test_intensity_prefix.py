@@ -126,6 +126,11 @@ def test_the_system_turn_and_the_last_user_turn_are_read_together_and_no_other()
         split_intensity_prefix((Message("system", "<honesty 1>"), Message("user", "<honesty 1>Hi")), HEADS)
 
 
+def test_tags_of_an_earlier_user_turn_alone_name_no_target() -> None:
+    prompt = (Message("user", "<honesty 1>One"), Message("assistant", "Two"), Message("user", "Three"))
+    assert split_intensity_prefix(prompt, HEADS) == (prompt, {})
+
+
 def test_a_system_turn_of_nothing_but_tags_goes_with_them() -> None:
     prompt = (Message("system", "<helpfulness 5><honesty 3>\n"), Message("user", "Hi"))
     assert split_intensity_prefix(prompt, HEADS) == (user("Hi"), {"helpfulness": 5, "honesty": 3})
