@@ -41,14 +41,14 @@ def scalar_direction(directions: Sequence[PreferenceDirection], model: ServedMod
 def explained_direction(
     directions: Sequence[PreferenceDirection], model: ServedModel, *, ranked: bool
 ) -> PreferenceDirection | None:
-    """Return the direction whose weights are the coefficients: the request's, if it has exactly one.
+    """Return the direction whose weights are the coefficients: the request's, which has at most one.
 
     Raises:
-        PreferenceRequired: contributions are to be ranked and there are none.
+        PreferenceRequired: the contributions of several objectives are to be ranked and there are none.
     """
-    direction = directions[0] if len(directions) == 1 else None
+    direction = directions[0] if directions else None
     if direction is None and not model.info.has_scalar:
         direction = model.default_direction
-    if ranked and direction is None and not model.info.has_gating:
+    if ranked and direction is None and not model.info.has_scalar:
         raise PreferenceRequired("top_k ranks contributions, which these weights only have under one preference")
     return direction

@@ -161,9 +161,18 @@ class ScoreBody(ItemsBody, ScoringOptions):
     """Directions over objectives and composites; each is normalised to length 1 and ranks the responses its own way."""
 
 
+def _at_most_one(directions: list[Direction]) -> list[Direction]:
+    if len(directions) > 1:
+        raise _fault("/objectives explains one direction at a time")
+    return directions
+
+
 class ObjectivesBody(ScoreBody):
     """The body of `POST /objectives`."""
 
+    preferences: Annotated[list[Direction], AfterValidator(_at_most_one)] | None = None
+    """At most one direction over objectives and composites, normalised to length 1: it is explained in place of the
+    weights' own score."""
     top_k: Annotated[int, Field(ge=1)] | None = None
     """Keep the objectives with the k largest contributions; the rest becomes one row, `other`."""
 

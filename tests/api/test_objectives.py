@@ -118,9 +118,18 @@ def test_one_direction_is_explained_in_place_of_the_gating(served: Served) -> No
         assert sum(row["contribution"] for row in response["objectives"]) == pytest.approx(response["score"])
 
 
+def test_two_directions_are_not_explained_at_once(served: Served, ungated: Served) -> None:
+    for running in (served, ungated):
+        problem = running.post("/objectives", BODY | {"preferences": [{"length": 1}, {"vowels": 1}]}).json()
+        assert (problem["status"], problem["type"]) == (422, "malformed-body")
+        assert problem["errors"] == [
+            {"field": "preferences", "message": "/objectives explains one direction at a time"}
+        ]
+
+
 class TestWeightsWithoutGating:
-    @pytest.mark.parametrize("preferences", [None, [{"length": 1}, {"vowels": 1}]])
-    def test_without_one_direction_there_is_nothing_to_contribute(
+    @pytest.mark.parametrize("preferences", [None, []])
+    def test_without_a_direction_there_is_nothing_to_contribute(
         self, ungated: Served, preferences: list[dict[str, float]] | None
     ) -> None:
         (result,) = ungated.post("/objectives", BODY | {"preferences": preferences}).json()["results"]
@@ -147,3 +156,9 @@ class TestWeightsWithoutGating:
             assert result["responses"][0]["score"] == pytest.approx(0.08)
             assert result["responses"][0]["objectives"][0]["coefficient"] is None
             assert result["differences"] is None
+
+    def test_one_objective_needs_no_ranking(self) -> None:
+        with serving(FakeEngine(PLAIN)) as running:
+            (whole,) = running.post("/objectives", BODY).json()["results"]
+            (ranked,) = running.post("/objectives", BODY | {"top_k": 1}).json()["results"]
+            assert ranked == whole
