@@ -20,7 +20,7 @@ def load_checked_engine(settings: Settings) -> Engine:
     Raises:
         InvalidWeights, InvalidSetting: one line that says what is wrong.
     """
-    folder = local_weights(settings.weights)
+    folder = local_weights(settings.weights).absolute()  # `.` has no name of its own
     model = load_reward_model(
         folder,
         device=settings.device,

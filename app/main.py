@@ -143,6 +143,7 @@ async def _load(state: ServerState, settings: Settings, load: Callable[[Settings
         engine = await in_daemon_thread(partial(load, settings))
         state.model = await start_model(engine, settings, state.registry, state.on_fatal)
     except Exception as error:  # whatever it is, the process cannot serve
+        log.error("nothing can be served: %s", " ".join(str(error).split()) or type(error).__name__)  # noqa: TRY400
         log.debug("loading failed", exc_info=True)
         state.on_fatal(error)
     else:
@@ -169,12 +170,14 @@ def _default_direction(settings: Settings, info: ModelInfo) -> PreferenceDirecti
     weights = settings.default_preference
     if weights is None:
         return None
+    shown = ",".join(f"{name}:{weight:g}" for name, weight in weights.items())
+    refused = f"default_preference = {shown!r} is not allowed"
     if info.has_scalar:
-        raise InvalidSetting(f"default_preference is not allowed: {info.name} has a scalar of its own")
+        raise InvalidSetting(f"{refused}: {info.name} has a scalar of its own; allowed: none")
     try:
         return preference_direction(weights, info.objective_names, info.composites)
     except RequestError as error:
-        raise InvalidSetting(f"default_preference is not allowed: {error}") from error
+        raise InvalidSetting(f"{refused}: {error}") from error
 
 
 def _process_registry() -> CollectorRegistry:

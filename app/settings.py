@@ -22,6 +22,7 @@ SECRET_SETTINGS = frozenset({"api_keys"})
 Port = Annotated[int, Field(ge=0, le=65535)]
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Origin = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^\s/?#@]+)$")]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -54,7 +55,9 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
 
-    weights: str = setting("weights/default", "weights folder, or a hub id", "a folder, or OWNER/NAME of the hub")
+    weights: Annotated[str, Field(pattern=r"\S")] = setting(
+        "weights/default", "weights folder, or a hub id", "a folder, or OWNER/NAME of the hub"
+    )
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = setting(
         "auto", "where the model runs", "auto, cpu, cuda, cuda:N"
     )
@@ -89,8 +92,8 @@ class Settings(BaseSettings):
     )
     api_keys_file: Path | None = setting(None, "file with one key a line", "a readable file with at least one key")
     metrics_auth: bool = setting(default=False, description="whether /metrics needs a key too", allowed="true, false")
-    cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated)] = setting(
-        (), "origins whose pages may call the service", "https://host,https://host"
+    cors_origins: Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_comma_separated)] = setting(
+        (), "origins whose pages may call the service", "https://host,https://host:port, without a path; or *"
     )
     drain_delay_seconds: Seconds = setting(
         5.0, "time between SIGTERM and the end of accepting, for load balancers to notice", "a number from 0"
@@ -107,7 +110,10 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _a_conversation_fits_a_pack(self) -> Self:
         if self.max_conversation_tokens is not None and self.max_conversation_tokens > self.max_pack_tokens:
-            raise ValueError("max_conversation_tokens is above max_pack_tokens: such a conversation fits no pack")
+            raise ValueError(
+                f"max_conversation_tokens = {self.max_conversation_tokens} is not allowed; "
+                f"allowed: up to max_pack_tokens = {self.max_pack_tokens}, or the conversation fits no pack"
+            )
         return self
 
     @property

@@ -40,6 +40,9 @@ def test_every_setting_says_what_it_is_and_what_is_allowed() -> None:
         ("max_wait_seconds", "nan"),
         ("drain_delay_seconds", "-1"),
         ("watchdog_seconds", "0"),
+        ("cors_origins", "not a url"),
+        ("cors_origins", "https://a.example/path"),
+        ("cors_origins", "https://a.example,b.example"),
         ("log_format", "xml"),
         ("log_level", "chatty"),
         ("metrics_auth", "perhaps"),
@@ -69,7 +72,7 @@ def test_a_setting_that_does_not_exist_is_named() -> None:
 
 
 def test_a_conversation_must_fit_a_pack() -> None:
-    with pytest.raises(InvalidSetting, match="max_conversation_tokens is above max_pack_tokens"):
+    with pytest.raises(InvalidSetting, match=r"max_conversation_tokens = 4096 is not allowed; .* = 2048"):
         read_settings({"max_conversation_tokens": "4096", "max_pack_tokens": "2048"})
 
 

@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.api.state import ServerState
+from app.errors import InvalidSetting
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +90,16 @@ class DrainingServer(uvicorn.Server):
             os._exit(128 + sig)
         self._state.is_draining = True
         self._accept_until = time.monotonic() + (0.0 if sig == signal.SIGINT else self._drain_delay)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            await super().startup(sockets)
+        except (SystemExit, UnicodeError) as ended:  # uvicorn logs what the system said, and wants to end with 3
+            reason = getattr(ended.__context__, "strerror", None) or "no such address"
+            raise InvalidSetting(
+                f"port = {self.config.port} with host = {self.config.host!r} is not allowed: {reason}; "
+                "allowed: a free port of an address of this machine"
+            ) from ended
 
     async def on_tick(self, counter: int) -> bool:
         if self._accept_until is not None and time.monotonic() >= self._accept_until:

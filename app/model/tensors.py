@@ -97,7 +97,7 @@ def model_files(folder: Path) -> list[Path]:
     if not (folder / INDEX_FILE).exists():
         pickles = sorted(path.name for path in folder.glob("*.bin"))
         hint = f"; {pickles[0]} is a pickle and is never opened" if pickles else ""
-        raise InvalidWeights(f"{folder.name} has neither {SINGLE_FILE} nor {INDEX_FILE}{hint}")
+        raise InvalidWeights(f"{folder} has neither {SINGLE_FILE} nor {INDEX_FILE}{hint}")
     try:
         shards = sorted(set(json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -69,7 +69,7 @@ def _read_config(folder: Path) -> PretrainedConfig:
     if not folder.is_dir():
         raise InvalidWeights(f"weights folder {folder} does not exist")
     if not (folder / CONFIG_FILE).exists():
-        raise InvalidWeights(f"{folder.name} has no {CONFIG_FILE}")
+        raise InvalidWeights(f"{folder} has no {CONFIG_FILE}")
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # transformers has no narrower promise, and its messages have many lines
@@ -145,8 +145,13 @@ def _moslim_file(folder: Path, manifest: Manifest, moslim_weights: Path | None) 
     file = file / MOSLIM_FILE if file.is_dir() else file
     if file.exists():
         return file
-    if moslim_weights is not None or manifest.moslim is not None:
-        raise InvalidWeights(f"{file.name} with the MOSLIM heads is not there")
+    if moslim_weights is not None:
+        raise InvalidSetting(
+            f"moslim_weights = {str(moslim_weights)!r} is not allowed; "
+            f"allowed: a {MOSLIM_FILE}, or a folder that holds one"
+        )
+    if manifest.moslim is not None:
+        raise InvalidWeights(f"{file}, whose MOSLIM heads the manifest names, is not there")
     return None
 
 

@@ -6,6 +6,8 @@ Refuses templates whose conversations could not be scored safely, so that no req
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import jinja2
+
 from app.domain import Message, Role
 from app.errors import InvalidConversation, InvalidWeights
 from app.text.chat_template import Template, shared_beginning
@@ -51,10 +53,18 @@ def probe_template(template: Template) -> TemplateProbe:
             closed_system_prompt=_closed_system_prompt(template),
         )
     except Exception as error:  # a template is a program: it may fail in any way
-        raise InvalidWeights("the chat template fails on a plain conversation") from error
+        raise InvalidWeights(f"the chat template fails on a plain conversation: {_reason(error)}") from error
     if (probe.prompt.count(MARK), probe.conversation.count(MARK)) != (len(messages), len(messages) + 1):
         raise InvalidWeights("the chat template does not write the content of each message exactly once")
     return probe
+
+
+def _reason(error: Exception) -> str:
+    """Say what a template stumbled over; only a syntax error's words are sure to quote no content."""
+    cause = error.__cause__ or error
+    if isinstance(cause, jinja2.TemplateSyntaxError):
+        return f"{cause.message} (line {cause.lineno})"
+    return type(cause).__name__
 
 
 def check_no_content_completes_a_token(probe: TemplateProbe, special_tokens: SpecialTokens) -> None:

@@ -23,6 +23,7 @@ from app.text.template_probe import check_no_content_completes_a_token, closing_
 __all__ = ["ConversationTokenizer", "RenderedConversation", "RenderedItem", "load_tokenizer"]
 
 DIGEST_CHARACTERS = 12
+LONGEST_REASON = 200
 
 
 def load_tokenizer(
@@ -48,15 +49,18 @@ def load_tokenizer(
         InvalidWeights: there is no tokenizer or template, or it cannot be used safely.
     """
     loaded = _load_folder(folder)
-    template = _template(loaded, template_kind, frozen_date)
-    probe = probe_template(template)
-    tokens = special_tokens_of(loaded.backend_tokenizer, probe.written_around_turns)
-    check_no_content_completes_a_token(probe, tokens)
-    reads_end_of_turn = gating_token == "end_of_turn"  # noqa: S105 (no secret)
+    try:
+        template = _template(loaded, template_kind, frozen_date)
+        probe = probe_template(template)
+        tokens = special_tokens_of(loaded.backend_tokenizer, probe.written_around_turns)
+        check_no_content_completes_a_token(probe, tokens)
+        closing = closing_token(probe, tokens) if gating_token == "end_of_turn" else None  # noqa: S105 (no secret)
+    except InvalidWeights as error:
+        raise InvalidWeights(f"{folder}: {error}") from error
     return ConversationTokenizer(
         template=template,
         tokenizer=PlainContentTokenizer(loaded.backend_tokenizer, tokens),
-        closing_token=closing_token(probe, tokens) if reads_end_of_turn else None,
+        closing_token=closing,
         unshared_ending=probe.unshared_ending,
         policy=special_tokens,
         max_conversation_tokens=max_conversation_tokens,
@@ -71,7 +75,8 @@ def _load_folder(folder: Path) -> Any:
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # damaged files surface as almost anything
-        raise InvalidWeights(f"the tokenizer in {folder} cannot be read: {type(error).__name__}") from error
+        reason = " ".join(str(error).split())[:LONGEST_REASON]
+        raise InvalidWeights(f"the tokenizer in {folder} cannot be read: {type(error).__name__}: {reason}") from error
 
 
 def _template(loaded: Any, template_kind: str, frozen_date: str | None) -> Template:

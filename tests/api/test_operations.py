@@ -96,13 +96,16 @@ class TestLoading:
             assert running.post("/score", GOOD).status_code == 200
 
     @pytest.mark.parametrize("error", [InvalidWeights("the head is missing"), RuntimeError("no such luck")])
-    def test_weights_that_do_not_load_end_the_process(self, error: Exception) -> None:
+    def test_weights_that_do_not_load_end_the_process(self, error: Exception, caplog: pytest.LogCaptureFixture) -> None:
         def load(_: Settings) -> Engine:
             raise error
 
         with serving(load=load) as running:
             wait_until(lambda: running.server.should_exit)
             assert running.server.failure is error
+        assert [one.message for one in caplog.records if one.levelname == "ERROR"] == [
+            f"nothing can be served: {error}"
+        ]
 
     @pytest.mark.parametrize(
         ("info", "preference", "words"),
@@ -119,7 +122,7 @@ class TestLoading:
         with serving(fake, lambda _: fake.engine(), default_preference=preference) as running:
             wait_until(lambda: running.server.failure is not None)
             assert isinstance(running.server.failure, InvalidSetting)
-            assert str(running.server.failure).startswith("default_preference is not allowed: ")
+            assert str(running.server.failure).startswith(f"default_preference = '{preference}' is not allowed: ")
             assert words in str(running.server.failure)
 
 

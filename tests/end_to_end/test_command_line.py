@@ -2,13 +2,16 @@
 
 import json
 import re
+import socket
 from pathlib import Path
 
 import httpx
 import pytest
 
 from app.__main__ import main
-from app.settings import Settings
+from app.errors import InvalidSetting
+from app.main import load_engine
+from app.settings import Settings, read_settings
 from tests.checkpoints import write_armorm, write_own_folder
 from tests.end_to_end.processes import run, server_process
 
@@ -82,6 +85,9 @@ def test_bad_lines_are_error_lines_and_an_exit_code(weights: Path, tmp_path: Pat
         (["serve", "--api-keys-file", "/nowhere/keys"], "api_keys_file = '/nowhere/keys' is not allowed"),
         (["score", "/nowhere/items.jsonl"], "/nowhere/items.jsonl is not a file"),
         (["score", "/nowhere/items.jsonl", "--resume"], "--resume needs an output file"),
+        (["serve", "--weights", ""], "weights = '' is not allowed; allowed: a folder, or OWNER/NAME of the hub"),
+        (["serve", "--api-keys", ""], "api_keys = '' is not allowed"),
+        (["info", "."], f"{Path.cwd()} has no config.json"),
         (["info", "/nowhere/weights"], "weights folder /nowhere/weights does not exist"),
         (["fetch", "someone/something"], "someone/something could not be downloaded"),
         (["fetch", "nothing"], "nothing is no hub id"),
@@ -131,8 +137,33 @@ def test_weights_that_do_not_load_end_the_server(tmp_path: Path, weights: Path) 
     (broken / "model.safetensors").write_bytes(b"no tensors")
     ended = run("app", "serve", "--weights", str(broken), "--port", "0", "--log-level", "error")
     assert ended.returncode == 2
-    assert ended.stderr.startswith("armoserve: ")
-    assert ended.stderr.count("\n") == 1
+    logged, said = ended.stderr.splitlines()
+    assert json.loads(logged)["level"] == "error"
+    assert said.startswith("armoserve: ")
+    assert said.removeprefix("armoserve: ") in json.loads(logged)["message"]
+
+
+def test_a_port_that_is_taken_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = run("app", "serve", "--port", str(port))
+    assert ended.returncode == 2
+    said = ended.stderr.splitlines()[-1]
+    assert said.startswith(f"armoserve: port = {port} with host = '127.0.0.1' is not allowed: ")
+    assert "already in use" in said
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("host", ["no such host", "256.0.0.1", "a..b"])
+def test_an_address_that_is_none_is_named(host: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--host", host]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"armoserve: port = 8000 with host = '{host}' is not allowed: ")
+
+
+def test_moslim_weights_that_are_not_there_are_named(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(InvalidSetting, match=r"^moslim_weights = '/nowhere' is not allowed; allowed: a moslim"):
+        load_engine(read_settings({"weights": str(weights), "moslim_weights": "/nowhere"}))
 
 
 def test_a_conversation_longer_than_the_model_takes_is_no_setting(

@@ -17,8 +17,11 @@ LLAMA31 = (
     "{{ '<|im_start|>system\nIt is ' + date_string + '<|im_end|>\n' }}" + TEMPLATES["chatml"]
 )
 REFUSED = {
-    "a broken template": ("{% for m in messages %}", "fails on a plain conversation"),
-    "a template that always raises": ("{{ raise_exception('no') }}", "fails on a plain conversation"),
+    "a broken template": (
+        "{% for m in messages %}",
+        r"/.*: the chat .* plain conversation: Unexpected end of template",
+    ),
+    "a template that always raises": ("{{ raise_exception('no') }}", "fails on a plain conversation: TemplateError"),
     "content left out": ("<|im_start|>{{ messages[-1].content }}<|im_end|>", "exactly once"),
     "content written twice": (TEMPLATES["chatml"] + TEMPLATES["chatml"], "exactly once"),
     "no token closes a turn": (
@@ -68,7 +71,7 @@ def test_missing_and_damaged_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidWeights, match="no chat template"):
         load(folder, "chatml")
     (folder / "tokenizer.json").write_text("{")
-    with pytest.raises(InvalidWeights, match="cannot be read"):
+    with pytest.raises(InvalidWeights, match=r"cannot be read: \w+: .*line 1 column"):
         load(folder, "chatml")
 
 
