@@ -14,8 +14,10 @@ TEST_SECTION: Final = "Test pairs"
 HOW: Final = """## How it was made
 
 1. A byte-level BPE tokenizer with Llama 3's special tokens and chat template.
-2. A Llama backbone from random weights: language modelling on the conversations, then Bradley–Terry on preferences
-   and regression on ratings, jointly.
+2. A Llama backbone from random weights: a little language modelling on the conversations, then Bradley–Terry on
+   preferences and regression on ratings, jointly, for its embeddings as a bag of words. The decoder takes over from
+   there exactly: its last layer averages over all tokens it sees. In effect these features are a bag of words in a
+   decoder's form; training the whole decoder further ordered held-out pairs worse, so it was not kept.
 3. On its frozen features: one ridge regression per objective without intercept; the rewards freed of their rank
    correlation with the `verbosity` reward; a gating network under a Bradley–Terry loss on the freed rewards (ArmoRM).
 
@@ -38,10 +40,10 @@ that preference source. `verbosity` is computed from the length of the response;
 LIMITS: Final = """## Limits
 
 This model is small and was trained in minutes on a few thousand prompts in English. It shows what the service does;
-it is no judge of anything that matters. It does not know facts, cannot check mathematics or code, and
-outside the kinds of prompts it was trained on its scores are close to chance, as the table says. Conversations longer
-than those it was trained on (1,024 tokens) are scored, but nothing is known about how well.
-Some training prompts and responses are harmful or offensive: they are there to be told apart."""
+it is no judge of anything that matters. It knows which words go with good answers and nothing of their order, no
+facts, no mathematics and no code; outside the kinds of prompts it was trained on its scores are close to chance, as
+the table says. Conversations longer than those it was trained on (1,024 tokens) are scored, but nothing is known about
+how well. Some training prompts and responses are harmful or offensive: they are there to be told apart."""
 
 READING: Final = """Accuracy is the share of pairs whose chosen response has the higher score; a tie counts as an error.
 Intervals are Wilson's, or a bootstrap over groups where several styles of one item (`rmbench-*`) are averaged first.

@@ -81,7 +81,7 @@ class OptimiserConfig:
     pack_tokens: int = 8192
 
     def __post_init__(self) -> None:
-        _require(self.epochs > 0, "epochs must be positive")
+        _require(self.epochs >= 0, "epochs must not be negative")
         _require(0 <= self.warmup_share < 1, "warmup_share must lie in 0 … 1")
 
 
