@@ -115,19 +115,15 @@ class ConversationTokenizer:
         """Return the item, shortened where that was asked for and needed, and its ids."""
         self._check(item)
         conversations = self._tokenize(item)
-        excess = self._excess_tokens(conversations)
-        if excess <= 0:
+        longest, limit = _longest(conversations), self.max_conversation_tokens
+        if longest <= limit:
             return item, TokenizedItem(conversations)
         if truncation == "never":
-            limit = self.max_conversation_tokens
-            raise TooManyTokens(f"the longest conversation has {limit + excess} tokens; the limit is {limit}")
+            raise TooManyTokens(f"the longest conversation has {longest} tokens; the limit is {limit}")
         fitted = shorten_prompt(
-            item, lambda shorter: self._excess_tokens(self._tokenize(shorter)), self.tokenizer.drop_tokens
+            item, limit, lambda shorter: _longest(self._tokenize(shorter)), self.tokenizer.drop_tokens
         )
         return fitted, TokenizedItem(self._tokenize(fitted), truncated=True)
-
-    def _excess_tokens(self, conversations: Sequence[TokenizedConversation]) -> int:
-        return max(conversation.num_tokens for conversation in conversations) - self.max_conversation_tokens
 
     def _check(self, item: Item) -> None:
         """Refuse text that cannot be encoded, or that the policy does not want."""
@@ -138,7 +134,7 @@ class ConversationTokenizer:
                 problem = "holds a lone surrogate: half of a pair, which is no character"
                 raise MalformedBody(f"{field} {problem}", ((field, problem),))
         if self.policy == "reject" and (found := self.tokenizer.special_tokens.count(fields.values())):
-            raise InvalidConversation(f"the item holds {found} special-token strings; this service rejects them")
+            raise InvalidConversation(f"special-token strings in the item: {found}; this service rejects them")
 
     def _render(self, item: Item) -> _Renderings:
         contents = [message.content for message in item.prompt]
@@ -172,6 +168,10 @@ class ConversationTokenizer:
         if not closings:
             raise InvalidConversation("the chat template renders this prompt anew once a response follows")
         return closings[-1], cut
+
+
+def _longest(conversations: Sequence[TokenizedConversation]) -> int:
+    return max(conversation.num_tokens for conversation in conversations)
 
 
 def _join(

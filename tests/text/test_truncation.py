@@ -90,8 +90,30 @@ def test_then_leading_tokens_of_the_first_kept_turn_go(folder_of: FolderOf) -> N
 
 def test_responses_that_leave_no_room_are_refused(folder_of: FolderOf) -> None:
     tokenizer = load(folder_of("chatml"), "chatml", max_conversation_tokens=20)
-    with pytest.raises(TooManyTokens, match="no room for the prompt"):
-        tokenizer.encode(item_of(["Hi"], ["Sure", "word " * 20]), "prompt_left")
+    item = item_of(["Hi"], ["Sure", "word " * 20])
+    least = num_tokens(folder_of("chatml"), item_of(["i"], item.responses))
+    with pytest.raises(TooManyTokens, match=f"^the longest response leaves no .* {least} tokens; the limit is 20$"):
+        tokenizer.encode(item, "prompt_left")
+
+
+def test_a_system_message_that_leaves_no_room_is_named(folder_of: FolderOf) -> None:
+    folder = folder_of("chatml")
+    tokenizer = load(folder, "chatml", max_conversation_tokens=40)
+    item = item_of(["One", "Two", "Three and more"], ["Sure"], system="word " * 60)
+    least = item_of(["e"], ["Sure"], system="word " * 60)
+    whole, bare = num_tokens(folder, least), num_tokens(folder, item_of(["e"], ["Sure"]))
+    words = f"the system message and the longest response .* {whole} tokens, {whole - bare} of them for the system mes"
+    with pytest.raises(TooManyTokens, match=f"{words}sage; the limit is 40$"):
+        tokenizer.encode(item, "prompt_left")
+
+
+def test_the_last_character_is_kept_where_it_fits(folder_of: FolderOf) -> None:
+    folder = folder_of("chatml")
+    item = item_of(["Hi there x"], ["Sure"])
+    limit = num_tokens(folder, item_of(["x"], ["Sure"]))
+    (text,), truncated = rendered_with_limit(folder, item, limit)
+    assert truncated
+    assert text == chatml(("user", "x"), ("assistant", "Sure"))
 
 
 @exhaustive
