@@ -6,6 +6,7 @@ names it uses, then written out over all objectives.
 R responses · K objectives
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,9 @@ from app.errors import MalformedBody, UnknownName
 
 DoubleArray = NDArray[np.float64]
 Weights = Mapping[str, float]
-LONGEST_NAME_SHOWN = 64
+LONGEST_NAME_SHOWN = 32
+SHOWABLE_NAME = re.compile(r"[A-Za-z0-9_-]+")
+NAME_NOT_SHOWN = "with a name that is not shown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +69,17 @@ def check_composites(composites: Mapping[str, Weights], objective_names: Sequenc
 
 
 def shown(name: str) -> str:
-    """Return a caller's name as a message may show it: quoted and short."""
-    short = name if len(name) <= LONGEST_NAME_SHOWN else name[: LONGEST_NAME_SHOWN - 1] + "…"
-    return repr(short)
+    """Return a caller's name as a message may show it: quoted and short, and only where it reads like a name."""
+    return repr(shortened(name)) if is_showable(name) else NAME_NOT_SHOWN
+
+
+def is_showable(name: str) -> bool:
+    """Tell a name from text, which a message must not repeat."""
+    return SHOWABLE_NAME.fullmatch(name) is not None
+
+
+def shortened(name: str, longest: int = LONGEST_NAME_SHOWN) -> str:
+    return name if len(name) <= longest else name[: longest - 1] + "…"
 
 
 def _unit_vector(weights: Weights) -> dict[str, float]:

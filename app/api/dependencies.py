@@ -38,6 +38,7 @@ def deadline_of(request: Request) -> float | None:
     given = request.headers.get(TIMEOUT_HEADER)
     if given is None:
         return None
+    given = given.strip()
     if MILLISECONDS.fullmatch(given) is None or float(given) == 0:
         raise MalformedBody(f"the header {TIMEOUT_HEADER} must be a number of milliseconds above 0")
     return time.monotonic() + float(given) / 1000
@@ -53,6 +54,8 @@ def body_of(schema: type[Body]) -> Callable[[Request, Server], Awaitable[Body]]:
 
     async def read(request: Request, server: Server) -> Body:
         content = await read_body(request, server.limits.max_body_bytes)
+        if request.headers.get("content-encoding", "").strip().lower() not in ("", "identity"):
+            raise MalformedBody("content encodings are not supported: send the body without Content-Encoding")
         return await parse_body(content, schema, server.limits.max_items)
 
     return read

@@ -1,12 +1,12 @@
 """Which preference direction a request means: its own, the server's default, or none where the weights gate."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from app.api.schemas import ScoreBody
 from app.api.state import ServedModel
 from app.domain import ModelInfo
-from app.errors import PreferenceRequired
-from app.preferences import PreferenceDirection, check_composites, preference_direction
+from app.errors import MalformedBody, PreferenceRequired
+from app.preferences import PreferenceDirection, Weights, check_composites, preference_direction
 
 
 def directions_of(body: ScoreBody, info: ModelInfo) -> list[PreferenceDirection]:
@@ -14,11 +14,14 @@ def directions_of(body: ScoreBody, info: ModelInfo) -> list[PreferenceDirection]
 
     Raises:
         UnknownName: a direction or composite uses a name that these weights do not have.
-        MalformedBody: a direction is zero.
+        MalformedBody: a direction is zero; names the field.
     """
     check_composites(body.composites, info.objective_names)
     composites = {**info.composites, **body.composites}
-    return [preference_direction(weights, info.objective_names, composites) for weights in body.preferences or ()]
+    return [
+        _direction(f"preferences[{index}]", weights, info.objective_names, composites)
+        for index, weights in enumerate(body.preferences or ())
+    ]
 
 
 def scalar_direction(directions: Sequence[PreferenceDirection], model: ServedModel) -> PreferenceDirection | None:
@@ -52,3 +55,12 @@ def explained_direction(
     if ranked and direction is None and not model.info.has_scalar:
         raise PreferenceRequired("top_k ranks contributions, which these weights only have under one preference")
     return direction
+
+
+def _direction(
+    place: str, weights: Weights, objective_names: Sequence[str], composites: Mapping[str, Weights]
+) -> PreferenceDirection:
+    try:
+        return preference_direction(weights, objective_names, composites)
+    except MalformedBody as error:
+        raise MalformedBody(f"{place}: {error}", ((place, str(error)),)) from None

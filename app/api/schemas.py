@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from app.api.json_body import is_unicode
+from app.api.strict_json import is_unicode
 from app.domain import Item, Message, Role, Truncation
 from app.errors import ArmoserveError, InvalidConversation
 from app.serving.jobs import Priority
@@ -18,6 +18,7 @@ MOST_DIRECTIONS = 256
 LARGEST_WEIGHT = 1e100
 """Far beyond any use, and no product of two with a reward overflows."""
 FORMS = "an item is {prompt, responses}, {prompt, response} or {messages}"
+BODY_FORMS = f"a body has items or is one item; {FORMS}"
 ITEM_FIELDS = ("prompt", "responses", "response", "messages")
 PAIR_FIELDS = frozenset({"text_1", "text_2", "data_1", "data_2", "queries"})
 """What vLLM's own /score takes: pairs of texts."""
@@ -76,10 +77,10 @@ class ItemFields(StrictModel):
     def given_fields(self) -> list[str]:
         return [name for name in ITEM_FIELDS if getattr(self, name) is not None]
 
-    def check_form(self) -> None:
+    def check_form(self, forms: str = FORMS) -> None:
         given = self.given_fields()
         if given not in (["prompt", "responses"], ["prompt", "response"], ["messages"]):
-            raise _fault(f"{FORMS}; this one has {' and '.join(given) or 'none of these'}")
+            raise _fault(f"{forms}; this one has {' and '.join(given) or 'none of these'}")
 
     def to_item(self) -> Item:
         """Return the item as the core knows it.
@@ -140,7 +141,7 @@ class ItemsBody(ItemFields):
     @model_validator(mode="after")
     def _has_items_or_is_one(self) -> Self:
         if self.items is None:
-            self.check_form()
+            self.check_form(BODY_FORMS)
         elif given := self.given_fields():
             raise _fault(f"{given[0]} stands beside items; an item's fields belong inside items, or items must go")
         return self

@@ -1,10 +1,13 @@
 """Bad input ends in the right status and problem type, names what was wrong, shows no text, and harms nothing."""
 
+import gzip
 import json
 from typing import Any
 
 import pytest
+from fastapi import Request
 
+from app.api.dependencies import deadline_of
 from tests.api.fake_engine import FAIL, HOLD, NAN
 from tests.api.serving import Served
 
@@ -33,7 +36,6 @@ BAD_BYTES: dict[str, tuple[bytes, str]] = {
     "single quotes": (b"{'prompt': 'x'}", "not JSON"),
     "a comment": (b'{"prompt": "x" /* y */}', "not JSON"),
     "a control character": (b'{"prompt": "x\x01", "response": "y"}', "not JSON"),
-    "a byte order mark": (b'\xef\xbb\xbf{"prompt": "x", "response": "y"}', "not JSON"),
     "utf-16": ('{"prompt": "x", "response": "y"}'.encode("utf-16"), "UTF-8"),
     "not utf-8": (b'{"prompt": "\xff\xfe", "response": "y"}', "UTF-8"),
     "a surrogate in utf-8": (b'{"prompt": "\xed\xa0\x80", "response": "y"}', "UTF-8"),
@@ -41,15 +43,22 @@ BAD_BYTES: dict[str, tuple[bytes, str]] = {
     "null": (b"null", "must be a JSON object"),
     "a string": (b'"prompt"', "must be a JSON object"),
     "a name twice": (b'{"prompt": "x", "prompt": "y", "response": "z"}', "'prompt' is given twice"),
+    "a text as a name twice": (b'{"xyzzy-plugh !": 1, "xyzzy-plugh !": 2}', "a name that is not shown is given twice"),
     "a name twice inside": (b'{"messages": [{"role": "user", "role": "user"}]}', "'role' is given twice"),
     "a lone surrogate": (b'{"prompt": "\\ud800", "response": "y"}', "prompt: the text holds a lone surrogate"),
     "a lone surrogate in a response": (b'{"prompt": "x", "responses": ["a", "\\udc00"]}', "responses[1]"),
     "a lone surrogate in a turn": (b'{"messages": [{"role": "user", "content": "\\ud800"}]}', "messages[0].content"),
     "a lone surrogate as a name": (b'{"\\ud800": 1}', "lone surrogate"),
     "a lone surrogate as a name twice": (b'{"\\ud800": 1, "\\ud800": 2}', "given twice"),
-    "NaN": (b'{"prompt": "x", "response": "y", "preferences": [{"length": NaN}]}', "NaN is not a JSON number"),
-    "infinity": (b'{"prompt": "x", "response": "y", "preferences": [{"length": -Infinity}]}', "-Infinity"),
-    "1e999": (b'{"prompt": "x", "response": "y", "preferences": [{"length": 1e999}]}', "too large"),
+    "NaN": (b'{"prompt": "x", "response": "y", "preferences": [{"length": NaN}]}', "preferences[0].length: NaN is"),
+    "infinity": (
+        b'{"prompt": "x", "response": "y", "preferences": [{}, {"length": -Infinity}]}',
+        "preferences[1].length: -Inf",
+    ),
+    "1e999": (b'{"prompt": "x", "response": "y", "preferences": [{"length": 1e999}]}', "preferences[0].length: "),
+    "no number at all": (b"NaN", "body: NaN is not a JSON number"),
+    "a number too deep": (b"[" * 900 + b"NaN" + b"]" * 900, "NaN is not a JSON number"),
+    "compressed": (gzip.compress(b'{"prompt": "x", "response": "y"}'), "content encodings such as gzip"),
     "a huge integer": (b'{"prompt": "x", "response": "y", "top_k": 99999999999999999999}', "64 bits"),
     "an endless integer": (b'{"prompt": "x", "response": "y", "top_k": ' + b"9" * 5000 + b"}", "64 bits"),
     "an endless fraction": (b'{"preferences": [{"length": 0.' + b"1" * 5000 + b"}]}", "too large or too long"),
@@ -57,6 +66,7 @@ BAD_BYTES: dict[str, tuple[bytes, str]] = {
 }
 
 BAD_BODIES: dict[str, tuple[Any, tuple[int, str], str]] = {
+    "no items": ({"items": None}, MALFORMED, "a body has items or is one item; an item is {prompt, responses}"),
     "no field": ({}, MALFORMED, "an item is {prompt, responses}, {prompt, response} or {messages}"),
     "no response": ({"prompt": SECRET}, MALFORMED, "this one has prompt"),
     "no prompt": ({"responses": [SECRET]}, MALFORMED, "this one has responses"),
@@ -77,7 +87,15 @@ BAD_BODIES: dict[str, tuple[Any, tuple[int, str], str]] = {
     "a text as responses": ({"prompt": SECRET, "responses": SECRET}, MALFORMED, "responses: "),
     "a text as items": ({"items": SECRET}, MALFORMED, "items: "),
     "a text as an item": ({"items": [GOOD, SECRET]}, MALFORMED, "items[1]: "),
-    "a text as a turn": ({"messages": [SECRET]}, MALFORMED, "messages[0]: "),
+    "a text as a turn": ({"messages": [SECRET]}, MALFORMED, "messages[0]: input should be an object"),
+    "a text as a direction": (item(preferences=[SECRET]), MALFORMED, "preferences[0]: input should be an object"),
+    "a text as the name of a field": (item(**{f"{SECRET} is": 1}), MALFORMED, "a field with a name that is not shown"),
+    "a text as the name of a weight": (
+        item(preferences=[{f"{SECRET} is": "1"}]),
+        MALFORMED,
+        "preferences[0].a field with a name that is not shown: ",
+    ),
+    "a text as an objective": (item(preferences=[{f"{SECRET} is": 1}]), UNKNOWN, "a name that is not shown"),
     "an unknown role": ({"messages": [turn("tool"), turn("assistant")]}, MALFORMED, "messages[0].role: "),
     "a turn without content": ({"messages": [{"role": "user"}]}, MALFORMED, "messages[0].content: "),
     "parts as content": (
@@ -97,8 +115,9 @@ BAD_BODIES: dict[str, tuple[Any, tuple[int, str], str]] = {
         "composites.new.length: ",
     ),
     "too many directions": (item(preferences=[{"length": 1}] * 257), MALFORMED, "preferences: "),
-    "an empty direction": (item(preferences=[{}]), MALFORMED, "zero"),
-    "a zero direction": (item(preferences=[{"length": 0}]), MALFORMED, "zero"),
+    "a weight that is too large": (item(preferences=[{"length": 1e101}]), MALFORMED, "less than or equal to 1e+100"),
+    "an empty direction": (item(preferences=[{}]), MALFORMED, "preferences[0]: a preference direction is zero"),
+    "a zero direction": (item(preferences=[{"length": 1}, {"length": 0}]), MALFORMED, "preferences[1]: "),
     "an unknown objective": (item(preferences=[{"lenght": 1}]), UNKNOWN, "length, vowels, questions, talkative"),
     "an unknown objective in a composite": (item(composites={"new": {"lenght": 1}}), UNKNOWN, "'lenght'"),
     "a composite that hides an objective": (item(composites={"length": {"vowels": 1}}), MALFORMED, "'length'"),
@@ -202,11 +221,41 @@ def test_the_fields_at_fault_are_listed(served: Served) -> None:
     assert {fault["field"] for fault in problem["errors"]} == {"temperature", "truncate", "priority"}
 
 
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [({}, "body"), ({"items": None}, "body"), (item(preferences=[{"length": 0}]), "preferences[0]")],
+)
+def test_no_fault_is_without_a_field(served: Served, body: dict[str, Any], field: str) -> None:
+    assert [fault["field"] for fault in served.post("/score", body).json()["errors"]] == [field]
+
+
+def test_a_number_that_is_none_is_named_among_the_errors(served: Served) -> None:
+    problem = served.client.post("/score", content=b'{"composites": {"new": {"length": 1e999}}}').json()
+    assert [fault["field"] for fault in problem["errors"]] == ["composites.new.length"]
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "identity, gzip"])
+def test_content_encodings_are_not_supported(served: Served, encoding: str) -> None:
+    response = served.post("/score", GOOD, headers={"Content-Encoding": encoding})
+    check(served, response, MALFORMED, "content encodings are not supported")
+    assert served.post("/score", GOOD, headers={"Content-Encoding": "Identity"}).status_code == 200
+
+
+def test_a_byte_order_mark_is_passed_over(served: Served) -> None:
+    marked = served.client.post("/score", content=b"\xef\xbb\xbf" + json.dumps(GOOD).encode())
+    assert marked.json()["results"] == served.post("/score", GOOD).json()["results"]
+
+
+def test_white_space_around_a_deadline_is_no_part_of_it() -> None:
+    headers = [(b"x-timeout-ms", b" 60000\t")]
+    assert deadline_of(Request({"type": "http", "headers": headers})) is not None
+
+
 def test_long_names_are_cut_and_lists_of_faults_bounded(served: Served) -> None:
     body = item(**{f"{index}" + "n" * 5000: 1 for index in range(100)})
     problem = served.post("/score", body).json()
     assert len(problem["errors"]) == 10
-    assert max(len(fault["field"]) for fault in problem["errors"]) <= 64
+    assert max(len(fault["field"]) for fault in problem["errors"]) <= 32
 
 
 def test_a_failing_pack_is_an_error_of_its_own_requests(served: Served) -> None:

@@ -143,5 +143,5 @@ def test_special_token_strings_may_be_rejected(where: str, folder_of: FolderOf) 
     hostile = Item((*prompt, item.prompt[3]), ("No", FORGED) if where == "response" else ("No",))
     with pytest.raises(InvalidConversation) as refusal:
         rejecting.encode(hostile)
-    assert "holds 4 special-token strings" in str(refusal.value)
+    assert "special-token strings in the item: 4" in str(refusal.value)
     assert not any(content in str(refusal.value) for content in contents_of(hostile))
