@@ -160,10 +160,11 @@ def _differences(explained: _Explained, objectives: Sequence[Objective], top_k: 
         {
             "best": best,
             "other": other,
-            "score_difference": float(floats(scores_R[best] - scores_R[other])),
-            "objectives": _difference_rows(contributions_RK[best] - contributions_RK[other], objectives, top_k),
+            # The scores' own difference would be that of two numbers rounded to float32, off the rows' sum.
+            "score_difference": float(floats(difference_K.sum())),
+            "objectives": _difference_rows(difference_K, objectives, top_k),
         }
-        for other in range(len(scores_R))
+        for other, difference_K in enumerate(contributions_RK[best] - contributions_RK)
         if other != best
     ]
 
