@@ -20,6 +20,7 @@ from app.api import documentation, operations, scoring
 from app.api.authentication import Authentication
 from app.api.background import in_daemon_thread
 from app.api.documentation import openapi_document
+from app.api.head_as_get import HeadAsGet
 from app.api.problems import install_problem_responses, problem_response
 from app.api.request_context import RequestContext
 from app.api.server import DrainingServer
@@ -102,6 +103,7 @@ def create_app(settings: Settings, load: Callable[[Settings], Engine] = load_eng
         description=DESCRIPTION,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         lifespan=partial(_lifespan, settings=settings, load=load),
     )
     app.state.server = state
@@ -153,10 +155,15 @@ async def _load(state: ServerState, settings: Settings, load: Callable[[Settings
 def _install_layers(app: FastAPI, settings: Settings, state: ServerState) -> None:
     """Wrap the routes: keys inside, then other origins' pages, then what every request gets."""
     open_paths = {"/livez", "/readyz"} | (set() if settings.metrics_auth else {"/metrics"})
+    app.add_middleware(HeadAsGet)
     app.add_middleware(Authentication, keys=settings.keys(), open_paths=open_paths)
     if settings.cors_origins:
         app.add_middleware(
-            CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["*"], allow_headers=["*"]
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["Retry-After", "X-Request-Id"],
         )
     paths = frozenset(app.openapi()["paths"])
 

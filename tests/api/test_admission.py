@@ -250,5 +250,7 @@ def test_pages_of_other_origins_only_where_they_are_named(served: Served) -> Non
     with serving(cors_origins="https://dashboards.example", api_keys="key") as running:
         preflight = running.client.options("/score", headers=origin)
         assert preflight.headers["access-control-allow-origin"] == "https://dashboards.example"
+        answer = running.client.get("/livez", headers=origin)
+        assert answer.headers["access-control-expose-headers"] == "Retry-After, X-Request-Id"
         stranger = running.client.options("/score", headers=origin | {"Origin": "https://evil.example"})
         assert "access-control-allow-origin" not in stranger.headers

@@ -210,7 +210,13 @@ def test_a_wrong_deadline(served: Served, value: str) -> None:
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/score", 405), ("PUT", "/score", 405), ("POST", "/livez", 405), ("GET", "/nothing", 404)],
+    [
+        ("GET", "/score", 405),
+        ("PUT", "/score", 405),
+        ("POST", "/livez", 405),
+        ("GET", "/nothing", 404),
+        ("POST", "/score/", 404),
+    ],
 )
 def test_wrong_routes_and_methods(served: Served, method: str, path: str, status: int) -> None:
     check(served, served.client.request(method, path), (status, "about:blank"), "")

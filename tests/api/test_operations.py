@@ -60,6 +60,15 @@ def test_metrics_are_prometheus_text(served: Served) -> None:
     assert response.headers["content-type"].startswith("text/plain")
 
 
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/info", "/docs", "/docs/start.js", "/metrics", "/openapi.json"])
+def test_head_is_get_without_the_body(served: Served, path: str) -> None:
+    got, head = served.client.get(path), served.client.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"] == got.headers["content-type"]
+    assert int(head.headers["content-length"]) > 0
+    assert served.client.head("/score").status_code == 405
+
+
 class TestRequestIds:
     def test_the_callers_own_comes_back(self, served: Served) -> None:
         response = served.post("/score", GOOD, headers={"X-Request-Id": "run-7/step:12"})
