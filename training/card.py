@@ -54,10 +54,12 @@ The benchmarks are public stand-ins made from the same sources as RewardBench's;
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """Accuracy per subset, of the score and of response length alone."""
+    """Accuracy per subset, of the score and of response length alone, and how the two go together."""
 
     score: Sequence[SubsetAccuracy]
     length: Sequence[SubsetAccuracy]
+    length_correlation: tuple[float, float]
+    """Spearman's ρ of score and response length over all responses measured: without the debiasing, with it."""
 
     def test_mean(self) -> float:
         """Return the macro mean of the score's accuracy over the sources of the test pairs."""
@@ -84,6 +86,12 @@ def card(manifest: Manifest, results: Results | None = None) -> str:
         parts += ["## Measured", results.table(), READING]
         if not math.isnan(results.test_mean()):
             parts.append(f"Macro mean over the sources of the test pairs: **{results.test_mean():.3f}**.")
+        without, debiased = results.length_correlation
+        parts.append(
+            f"Rank correlation of the score with the response's actual length in tokens, over all responses measured: "
+            f"{without:.2f} without the debiasing, {debiased:.2f} with it. Debiasing removes positive correlation with "
+            "the predicted `verbosity` only; rewards that fall with length keep doing so."
+        )
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -21,7 +21,7 @@ class DataConfig:
 
     folder: str = "../shared/data"
     validation_share: float = 0.1
-    """Share of the prompts of the train split that only chooses between settings."""
+    """Share of the train split's prompts that only chooses between settings."""
     min_ratings: int = 300
     """An objective needs this many ratings in the train split."""
     preferred_objectives: bool = True
@@ -82,7 +82,6 @@ class OptimiserConfig:
 
     def __post_init__(self) -> None:
         _require(self.epochs >= 0, "epochs must not be negative")
-        _require(0 <= self.warmup_share < 1, "warmup_share must lie in 0 … 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +90,7 @@ class LanguageModelConfig:
 
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     predicted_share: float = 1.0
-    """Share of the tokens, drawn anew for each pack, whose prediction is learned: the output layer is what costs most
-    where the vocabulary is large beside the hidden size."""
+    """Share of the tokens, drawn anew for each pack, whose prediction is learned: the output layer costs most."""
 
     def __post_init__(self) -> None:
         _require(0 < self.predicted_share <= 1, "language_model.predicted_share must lie in 0 … 1")
@@ -129,8 +127,8 @@ class BackboneConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class FeaturesConfig:
-    """One forward pass over all labelled items."""
+class ForwardConfig:
+    """A forward pass over many items: features, evaluation."""
 
     pack_tokens: int = 8192
 
@@ -181,13 +179,6 @@ class ExportConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class EvaluationConfig:
-    """What the exported folder is measured on."""
-
-    pack_tokens: int = 8192
-
-
-@dataclass(frozen=True, slots=True)
 class Recipe:
     """A whole run: where it works, and one section per stage."""
 
@@ -202,12 +193,12 @@ class Recipe:
     architecture: ArchitectureConfig = field(default_factory=ArchitectureConfig)
     language_model: LanguageModelConfig = field(default_factory=LanguageModelConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    features: FeaturesConfig = field(default_factory=FeaturesConfig)
+    features: ForwardConfig = field(default_factory=ForwardConfig)
     ridge: RidgeConfig = field(default_factory=RidgeConfig)
     debias: DebiasConfig = field(default_factory=DebiasConfig)
     gating: GatingConfig = field(default_factory=GatingConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
-    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    evaluation: ForwardConfig = field(default_factory=ForwardConfig)
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -226,7 +217,6 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def _section(kind: type[Section], values: dict[str, Any], where: str) -> Section:
-    """Build one dataclass from a table, following the types of its fields."""
     known = {entry.name: entry for entry in dataclasses.fields(cast("Any", kind))}
     if unknown := values.keys() - known.keys():
         raise InvalidRecipe(f"{where}: unknown key {', '.join(sorted(unknown))}; known are {', '.join(known)}")

@@ -5,13 +5,15 @@ Scores come from the server's loader and forward pass. Knows nothing of how the 
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+from scipy.stats import spearmanr
 
-from app.domain import Item, Message
+from app.domain import Item, Message, Readout
 from app.model.manifest import read_manifest
 from app.model.weights import load_reward_model
 from training.artifacts import Workspace
@@ -34,13 +36,17 @@ def benchmark_and_test_pairs(folder: Path) -> list[BenchmarkPair]:
     return tests + [pair for pair in read_benchmark(folder) if not pair.overlaps_training]
 
 
-def score_responses(
-    folder: Path, pairs: Sequence[BenchmarkPair], pack_tokens: int
-) -> tuple[dict[Key, float], dict[Key, int]]:
-    """Score each distinct response once, prompts shared; return scores and lengths in tokens.
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What is known of one response: its score, what the score would be without debiasing, its length in tokens."""
 
-    A response over the model's limit has neither.
-    """
+    score: float
+    undebiased: float
+    num_tokens: int
+
+
+def score_responses(folder: Path, pairs: Sequence[BenchmarkPair], pack_tokens: int) -> dict[Key, Scored]:
+    """Score each distinct response once, prompts shared; a response over the model's limit is left out."""
     responses: dict[tuple[Message, ...], dict[str, None]] = {}
     for pair in pairs:
         responses.setdefault(pair.prompt, {}).update({pair.chosen: None, pair.rejected: None})
@@ -49,20 +55,31 @@ def score_responses(
     encoded = encode_items(folder, items, model.info.max_conversation_tokens)
     known = [(item, tokens) for item, tokens in zip(items, encoded, strict=True) if tokens is not None]
     lengths = [num_tokens(tokens) for _, tokens in known]
-    scores: dict[Key, float] = {}
-    sizes: dict[Key, int] = {}
+    scored: dict[Key, Scored] = {}
     with token_bar(sum(lengths), "evaluation") as bar:
         for indices in plan_packs(lengths, range(len(known)), pack_tokens):
-            output = model.forward(pack_items([known[index][1] for index in indices]))
+            readouts = model.forward(pack_items([known[index][1] for index in indices])).readouts()
             keys = [(known[index][0].prompt, text) for index in indices for text in known[index][0].responses]
-            scores |= dict(zip(keys, (float(readout.score or 0.0) for readout in output.readouts()), strict=True))
-            tokens = [one for index in indices for one in known[index][1].conversations]
-            sizes |= dict(zip(keys, (len(conversation.response_ids) for conversation in tokens), strict=True))
+            conversations = [one for index in indices for one in known[index][1].conversations]
+            for key, readout, conversation in zip(keys, readouts, conversations, strict=True):
+                scored[key] = _scored(readout, len(conversation.response_ids))
             bar.update(sum(lengths[index] for index in indices))
-    return scores, sizes
+    return scored
 
 
-def measure(pairs: Sequence[BenchmarkPair], values: dict[Key, float] | dict[Key, int]) -> list[SubsetAccuracy]:
+def _scored(readout: Readout, num_response_tokens: int) -> Scored:
+    if readout.score is None or readout.gating is None:
+        raise ValueError("an exported folder has a gating network. This is a bug.")
+    return Scored(readout.score, float(readout.gating @ readout.rewards), num_response_tokens)
+
+
+def length_correlation(scored: Iterable[Scored]) -> tuple[float, float]:
+    """Return Spearman's ρ of score and response length, without the debiasing and with it."""
+    rows = np.array([(one.undebiased, one.score, one.num_tokens) for one in scored])
+    return spearmanr(rows[:, 0], rows[:, 2]).statistic, spearmanr(rows[:, 1], rows[:, 2]).statistic
+
+
+def measure(pairs: Sequence[BenchmarkPair], values: Mapping[Key, float]) -> list[SubsetAccuracy]:
     """Measure every subset by a value per response; pairs with a response that has none are left out."""
     by_subset: dict[tuple[str, str], list[BenchmarkPair]] = {}
     for pair in pairs:
@@ -80,8 +97,12 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
     """Measure the folder, print the table, and write it into the card."""
     folder = Path(recipe.export.folder)
     pairs = benchmark_and_test_pairs(Path(recipe.data.folder))
-    scores, sizes = score_responses(folder, pairs, recipe.evaluation.pack_tokens)
-    results = Results(measure(pairs, scores), measure(pairs, sizes))
+    scored = score_responses(folder, pairs, recipe.evaluation.pack_tokens)
+    results = Results(
+        score=measure(pairs, {key: one.score for key, one in scored.items()}),
+        length=measure(pairs, {key: one.num_tokens for key, one in scored.items()}),
+        length_correlation=length_correlation(scored.values()),
+    )
     manifest = read_manifest(folder)
     if manifest is None:
         raise ValueError("an exported folder has a manifest. This is a bug.")

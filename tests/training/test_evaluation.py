@@ -12,7 +12,7 @@ from app.packing import PackOutput
 from tests.training.synthetic import write_data_folder
 from training.card import Results, objectives_table
 from training.data.sources import BenchmarkPair
-from training.evaluation import benchmark_and_test_pairs, measure
+from training.evaluation import Scored, benchmark_and_test_pairs, length_correlation, measure
 from training.export import largest_difference
 
 PROMPT = (Message("user", "q"),)
@@ -52,10 +52,15 @@ def test_the_table_has_a_row_per_subset_and_the_mean_counts_sources_once() -> No
     values = {(PROMPT, "a"): 1.0, (PROMPT, "b"): 0.5}
     pairs = [pair("a", "b", subset="x"), pair("b", "a", subset="y"), pair("b", "a", subset="y")]
     tests = [dataclasses.replace(each, section="Test pairs") for each in pairs]
-    results = Results(measure(tests, values), measure(tests, values))
+    results = Results(measure(tests, values), measure(tests, values), (0.5, 0.0))
     assert results.test_mean() == pytest.approx(0.5)
     assert len(results.table().splitlines()) == 4
     assert "| a-b | what | where |" in objectives_table(Manifest("m", (Objective("a-b", "what", "where"),)))
+
+
+def test_length_correlation_is_told_without_and_with_debiasing() -> None:
+    scored = [Scored(score=-float(size), undebiased=float(size), num_tokens=size) for size in (3, 9, 4, 7)]
+    assert length_correlation(scored) == pytest.approx((1.0, -1.0))
 
 
 def test_the_largest_difference_is_relative_to_its_kind() -> None:
