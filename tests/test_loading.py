@@ -19,7 +19,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_special_tokens_in_content_are_plain_text_unless_they_are_to_be_refused(weights: str) -> None:
     assert load_checked_engine(Settings(weights=weights)).encode(HOSTILE, "never").conversations
     strict = load_checked_engine(Settings(weights=weights, special_tokens="reject"))
-    with pytest.raises(InvalidConversation, match="2 special-token strings"):
+    with pytest.raises(InvalidConversation, match="special-token strings in the item: 2"):
         strict.encode(HOSTILE, "never")
 
 
