@@ -17,7 +17,7 @@ HOW: Final = """## How it was made
 2. A Llama backbone from random weights: a little language modelling on the conversations, then Bradley–Terry on
    preferences and regression on ratings, jointly, for its embeddings as a bag of words. The decoder takes over from
    there exactly: its last layer averages over all tokens it sees. In effect these features are a bag of words in a
-   decoder's form; training the whole decoder further ordered held-out pairs worse, so it was not kept.
+   decoder's form; training a whole decoder further (a narrower one) ordered held-out pairs worse.
 3. On its frozen features: one ridge regression per objective without intercept; the rewards freed of their rank
    correlation with the `verbosity` reward; a gating network under a Bradley–Terry loss on the freed rewards (ArmoRM).
 
