@@ -3,11 +3,11 @@
 T packed tokens · D hidden size
 """
 
-from typing import Final
+from typing import Any, Final
 
 import torch
-from accelerate import init_empty_weights
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 
 from app.errors import InvalidWeights
@@ -16,6 +16,19 @@ from app.packing import Segment
 
 PACK_DEPENDENT_ROPE: Final = frozenset({"dynamic", "longrope"})
 """Rotary variants whose frequencies follow the longest position of the whole pass, so of a pack's neighbours."""
+
+
+class _WithoutStorage(TorchFunctionMode):
+    """Gives `torch.empty`, with which modules make their matrices, no storage, in this thread only.
+
+    Buffers that no checkpoint holds, such as rotary frequencies, are computed and keep theirs.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        options = {**(kwargs or {}), "device": "meta"} if func is torch.empty else kwargs or {}
+        return func(*args, **options)
 
 
 class Backbone(nn.Module):
@@ -58,7 +71,7 @@ def empty_backbone(config: PretrainedConfig, dtype: torch.dtype) -> Backbone:
     Raises:
         InvalidWeights: the architecture cannot be packed.
     """
-    with init_empty_weights(include_buffers=False):
+    with _WithoutStorage():
         return Backbone(_decoder(config, dtype))
 
 
