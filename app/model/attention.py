@@ -10,9 +10,10 @@ T packed tokens · S keys of one segment · Q queries of one segment · N query 
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
@@ -68,6 +69,21 @@ class GatheredKeys:
         self.longest_query, self.longest_key = max(query_lengths), max(key_lengths)
 
 
+@dataclass(frozen=True, slots=True)
+class AttentionRule:
+    """What a layer asks for beside its queries, keys and values."""
+
+    scaling: float
+    window: int | None
+    """How many tokens back a token sees, itself included; None sees all."""
+    softcap: float | None
+
+    @staticmethod
+    def of(options: Mapping[str, Any], head_size: int) -> "AttentionRule":
+        scaling = options.get("scaling") or head_size**-0.5
+        return AttentionRule(scaling, options.get("sliding_window"), options.get("softcap"))
+
+
 def packed_attention(
     module: torch.nn.Module,  # noqa: ARG001
     query_1NTE: torch.Tensor,
@@ -89,32 +105,44 @@ def packed_attention(
     if attention_mask is not None or options.get("dropout") or options.get("s_aux") is not None:
         raise ValueError("packed attention takes no mask, no dropout and no attention sinks")
     layout: AttentionLayout = options["layout"]
-    scaling: float = options.get("scaling") or query_1NTE.shape[-1] ** -0.5
-    window: int | None = options.get("sliding_window")
-    softcap: float | None = options.get("softcap")
+    rule = AttentionRule.of(options, head_size=query_1NTE.shape[-1])
     half = query_1NTE.dtype in (torch.bfloat16, torch.float16)
-    if query_1NTE.is_cuda and half and softcap is None:
-        return _gathered_attention(query_1NTE, key_1MTE, value_1MTE, layout.gathered(), scaling, window), None
-    outputs = []
-    for segment in layout.segments:
-        keys, values = _visible(key_1MTE, segment), _visible(value_1MTE, segment)
-        queries = query_1NTE[:, :, segment.start : segment.stop]
-        if softcap is not None:
-            output = _soft_capped(queries, keys, values, layout.mask_QS(segment, window), scaling, softcap)
-        elif segment.num_prefix_tokens == 0 and (window is None or window >= segment.num_tokens):
-            output = scaled_dot_product_attention(queries, keys, values, is_causal=True, scale=scaling, enable_gqa=True)
-        else:
-            mask_QS = layout.mask_QS(segment, window)
-            output = scaled_dot_product_attention(
-                queries, keys, values, attn_mask=mask_QS, scale=scaling, enable_gqa=True
-            )
-        outputs.append(output)
+    if query_1NTE.is_cuda and half and rule.softcap is None:
+        return _gathered_attention(query_1NTE, key_1MTE, value_1MTE, layout.gathered(), rule), None
+    outputs = [
+        _segment_attention(query_1NTE, key_1MTE, value_1MTE, segment, layout, rule) for segment in layout.segments
+    ]
     return torch.cat(outputs, dim=2).transpose(1, 2), None
 
 
 def register() -> None:
     """Make `ATTENTION_NAME` known to transformers; doing so again changes nothing."""
     AttentionInterface.register(ATTENTION_NAME, packed_attention)
+
+
+def _segment_attention(
+    query_1NTE: torch.Tensor,
+    key_1MTE: torch.Tensor,
+    value_1MTE: torch.Tensor,
+    segment: Segment,
+    layout: AttentionLayout,
+    rule: AttentionRule,
+) -> torch.Tensor:
+    query_1NQE = query_1NTE[:, :, segment.start : segment.stop]
+    key_1MSE, value_1MSE = _visible(key_1MTE, segment), _visible(value_1MTE, segment)
+    if rule.softcap is not None:
+        return _soft_capped(query_1NQE, key_1MSE, value_1MSE, layout.mask_QS(segment, rule.window), rule)
+    sees_all_before = rule.window is None or rule.window >= segment.num_tokens
+    plain = segment.num_prefix_tokens == 0 and sees_all_before
+    return scaled_dot_product_attention(
+        query_1NQE,
+        key_1MSE,
+        value_1MSE,
+        attn_mask=None if plain else layout.mask_QS(segment, rule.window),
+        is_causal=plain,
+        scale=rule.scaling,
+        enable_gqa=True,
+    )
 
 
 def _visible(states_1MTE: torch.Tensor, segment: Segment) -> torch.Tensor:
@@ -129,13 +157,13 @@ def _soft_capped(
     key_1MSE: torch.Tensor,
     value_1MSE: torch.Tensor,
     mask_QS: torch.Tensor,
-    scaling: float,
-    softcap: float,
+    rule: AttentionRule,
 ) -> torch.Tensor:
     """Attend with logits bounded by `softcap * tanh(logits / softcap)`, which no fused kernel offers (Gemma 2)."""
+    softcap = cast("float", rule.softcap)
     groups = query_1NQE.shape[1] // key_1MSE.shape[1]
     key_1NSE, value_1NSE = (states.repeat_interleave(groups, dim=1) for states in (key_1MSE, value_1MSE))
-    logits_1NQS = torch.tanh(query_1NQE @ key_1NSE.transpose(2, 3) * (scaling / softcap)) * softcap
+    logits_1NQS = torch.tanh(query_1NQE @ key_1NSE.transpose(2, 3) * (rule.scaling / softcap)) * softcap
     weights_1NQS = logits_1NQS.masked_fill(~mask_QS, -torch.inf).softmax(dim=-1, dtype=torch.float32)
     return weights_1NQS.to(query_1NQE.dtype) @ value_1NSE
 
@@ -145,8 +173,7 @@ def _gathered_attention(
     key_1MTE: torch.Tensor,
     value_1MTE: torch.Tensor,
     keys: GatheredKeys,
-    scaling: float,
-    window: int | None,
+    rule: AttentionRule,
 ) -> torch.Tensor:
     output_TNE: torch.Tensor = _varlen_attention()(
         query_1NTE[0].transpose(0, 1).contiguous(),
@@ -156,8 +183,8 @@ def _gathered_attention(
         keys.key_starts,
         keys.longest_query,
         keys.longest_key,
-        scale=scaling,
-        window_size=(-1 if window is None else window - 1, 0),
+        scale=rule.scaling,
+        window_size=(-1 if rule.window is None else rule.window - 1, 0),
     )
     return output_TNE[None]
 
