@@ -19,6 +19,17 @@ Truncation = Literal["never", "prompt_left"]
 GatingToken = Literal["end_of_turn", "last_prompt_token"]
 
 
+def is_unicode(text: str) -> bool:
+    """Say whether a text is free of lone surrogates."""
+    if text.isascii():
+        return True
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """One turn of a conversation."""

@@ -24,7 +24,7 @@ from app.canary import make_canary, write_canary
 from app.domain import FloatArray
 from app.model.armorm import ArmoHead
 from app.model.backbone import Backbone
-from app.model.integrity import scoring_files, sha256_of
+from app.model.integrity import TOKENIZER_FILES, scoring_files, sha256_of
 from app.model.manifest import GatingSpec, Manifest, write_manifest
 from app.model.weights import load_reward_model
 from app.packing import Pack, PackOutput, pack_of
@@ -51,7 +51,6 @@ from training.errors import BadExport
 from training.heads import head_of, scores_of
 from training.inference import features_of, hidden_states
 
-TOKENIZER_FILES: Final = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 LIBRARIES: Final = ("torch", "transformers", "tokenizers", "numpy", "safetensors")
 LARGEST_DIFFERENCE: Final = 1e-4
 """Allowed between the loaded folder and the parts it was made from, relative to the largest of its kind."""

@@ -9,8 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from app.api.strict_json import is_unicode
-from app.domain import Item, Message, Role, Truncation
+from app.domain import Item, Message, Role, Truncation, is_unicode
 from app.errors import ArmoserveError, InvalidConversation
 from app.serving.jobs import Priority
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from app.domain import is_unicode
 from app.errors import MalformedBody
 from app.preferences import NAME_NOT_SHOWN, is_showable, shortened, shown
 
@@ -57,17 +58,6 @@ def field_path(location: Iterable[int | str], longest: int = LONGEST_PART_SHOWN)
         elif not part.startswith("("):  # the tag of a union's variant, which says nothing to a caller
             path += f".{shortened(part, longest) if is_showable(part) else f'a field {NAME_NOT_SHOWN}'}"
     return path.removeprefix(".") or BODY
-
-
-def is_unicode(text: str) -> bool:
-    """Say whether a text is free of lone surrogates."""
-    if text.isascii():
-        return True
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 @dataclass(eq=False, frozen=True, slots=True)

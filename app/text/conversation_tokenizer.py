@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from app.domain import Item, TokenizedConversation, TokenizedItem, Truncation
+from app.domain import Item, TokenizedConversation, TokenizedItem, Truncation, is_unicode
 from app.errors import InvalidConversation, MalformedBody, TooManyTokens
 from app.text.chat_template import Template, shared_beginning
 from app.text.plain_content import PlainContentTokenizer
@@ -130,7 +130,7 @@ class ConversationTokenizer:
         fields = {f"prompt[{index}].content": message.content for index, message in enumerate(item.prompt)}
         fields |= {f"responses[{index}]": response for index, response in enumerate(item.responses)}
         for field, text in fields.items():
-            if not _is_encodable(text):
+            if not is_unicode(text):
                 problem = "holds a lone surrogate: half of a pair, which is no character"
                 raise MalformedBody(f"{field} {problem}", ((field, problem),))
         if self.policy == "reject" and (found := self.tokenizer.special_tokens.count(fields.values())):
@@ -202,12 +202,3 @@ def _num_agreed(tail: list[int], ids: list[int]) -> int:
     return next(
         (index for index, (a, b) in enumerate(zip(tail, ids, strict=False)) if a != b), min(len(tail), len(ids))
     )
-
-
-def _is_encodable(text: str) -> bool:
-    """Say whether the text is free of lone surrogates."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
