@@ -4,20 +4,17 @@ Only what is trained is held: with adapters, a few megabytes. The checkpoint is 
 renamed; it names the recipe that it was made under. Knows no loss.
 """
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import nn
 
+from training.checkpoint_files import is_checkpoint_of, read_checkpoint, write_checkpoint
 from training.optimisation import Optimiser
 
-HEADER: Final = "armoserve"
 CPU_RANDOM: Final = "random/cpu"
 CUDA_RANDOM: Final = "random/cuda"
 
@@ -36,10 +33,7 @@ class Checkpointing:
 
     def exists(self) -> bool:
         """Say whether there is a checkpoint of this recipe."""
-        if not self.file.exists():
-            return False
-        with safe_open(self.file, framework="pt") as stored:
-            return bool(json.loads(stored.metadata()[HEADER])["key"] == self.key)
+        return is_checkpoint_of(self.file, self.key)
 
 
 class BackboneState:
@@ -82,20 +76,15 @@ class BackboneState:
         tensors[CPU_RANDOM] = torch.get_rng_state()
         if torch.cuda.is_available():
             tensors[CUDA_RANDOM] = torch.cuda.get_rng_state()
-        facts = {"key": checkpointing.key, "step": self.step, "best_measure": self.best_measure}
-        checkpointing.file.parent.mkdir(parents=True, exist_ok=True)
-        beside = checkpointing.file.with_name(f".{checkpointing.file.name}.partial")
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, beside, {HEADER: json.dumps(facts)})
-        beside.replace(checkpointing.file)
+        facts = {"step": self.step, "best_measure": self.best_measure}
+        write_checkpoint(checkpointing.file, checkpointing.key, facts, tensors)
 
     @torch.no_grad()
     def restore(self, checkpointing: Checkpointing) -> bool:
         """Go back to where a checkpoint was written; False, and nothing is changed, where none is of this recipe."""
         if not checkpointing.exists():
             return False
-        with safe_open(checkpointing.file, framework="pt") as stored:
-            facts: dict[str, Any] = json.loads(stored.metadata()[HEADER])
-            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a dict
+        facts, tensors = read_checkpoint(checkpointing.file)
         for name, parameter in self._trained.items():
             parameter.copy_(tensors[f"trained/{name}"])
         self._best = {name: tensors[f"best/{name}"] for name in self._trained}

@@ -5,25 +5,21 @@ The checkpoint is one file that is written beside and renamed. It names the reci
 D hidden size · K objectives
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import nn
 
 from app.domain import FloatArray
 from app.model.armorm import ArmoHead
 from training.artifacts import GatingFit
+from training.checkpoint_files import is_checkpoint_of, read_checkpoint, write_checkpoint
 from training.configs import GatingConfig
 from training.heads import gating_parameters
 from training.optimisation import warmup_and_cosine
 
-HEADER: Final = "armoserve"
-"""The one entry of the metadata: safetensors writes several in an order of its own."""
 ADAMW_TENSORS: Final = ("step", "exp_avg", "exp_avg_sq")
 Row = tuple[float, float, float, float]
 """Step, training loss, validation loss, validation accuracy."""
@@ -79,23 +75,17 @@ class GatingState:
             moments = self._adamw.state[parameter]
             tensors |= {f"adamw/{index}/{name}": moments[name] for name in ADAMW_TENSORS if name in moments}
         tensors |= {f"best/{name}": torch.from_numpy(array) for name, array in self._best_parameters.items()}
-        facts = {"key": key, "step": self.step, "history": self.history, "best_beta": self._best_beta}
-        file.parent.mkdir(parents=True, exist_ok=True)
-        beside = file.with_name(f".{file.name}.partial")
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, beside, {HEADER: json.dumps(facts)})
-        beside.replace(file)
+        facts = {"step": self.step, "history": self.history, "best_beta": self._best_beta}
+        write_checkpoint(file, key, facts, tensors)
 
     @torch.no_grad()
     def restore(self, file: Path, key: str) -> bool:
         """Go back to where a checkpoint was written; False, and nothing is changed, where none is of this key."""
-        if not file.exists():
-            return False
-        with safe_open(file, framework="pt") as stored:
-            facts: dict[str, Any] = json.loads(stored.metadata()[HEADER])
-            if facts["key"] != key:
+        if not is_checkpoint_of(file, key):
+            if file.exists():
                 print("gating: the checkpoint is of another recipe or other data, so it is not used", flush=True)
-                return False
-            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a dict
+            return False
+        facts, tensors = read_checkpoint(file)
         for index, parameter in enumerate(self._trained):
             parameter.copy_(tensors[f"trained/{index}"])
             self._restore_moments(parameter, {name: tensors.get(f"adamw/{index}/{name}") for name in ADAMW_TENSORS})

@@ -4,23 +4,18 @@ The checkpoint is one file that is written beside and renamed; it names the reci
 step is a function of seed and step alone, so a resumed run ends as one that was not stopped.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import nn
 
+from training.checkpoint_files import is_checkpoint_of, read_checkpoint, write_checkpoint
 from training.errors import DivergedTraining, UnrewardedTraining
 from training.policy.reinforcement_configs import LoopConfig
-
-HEADER: Final = "armoserve"
-"""The one entry of the metadata: safetensors writes several in an order of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,23 +105,17 @@ class ReinforcementState:
         for name, parameter in self._trained.items():
             moments = self._adamw.state.get(parameter, {})
             tensors |= {f"adamw/{moment}/{name}": tensor for moment, tensor in moments.items()}
-        facts = {"key": key, "step": self.step, "failed": self.failed_steps.in_a_row, "updates": self._updates}
-        file.parent.mkdir(parents=True, exist_ok=True)
-        beside = file.with_name(f".{file.name}.partial")
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, beside, {HEADER: json.dumps(facts)})
-        beside.replace(file)
+        facts = {"step": self.step, "failed": self.failed_steps.in_a_row, "updates": self._updates}
+        write_checkpoint(file, key, facts, tensors)
 
     @torch.no_grad()
     def restore(self, file: Path, key: str) -> bool:
         """Go back to where a checkpoint was written; False, and nothing is changed, where none is of this key."""
-        if not file.exists():
-            return False
-        with safe_open(file, framework="pt") as stored:
-            facts: dict[str, Any] = json.loads(stored.metadata()[HEADER])
-            if facts["key"] != key:
+        if not is_checkpoint_of(file, key):
+            if file.exists():
                 print(f"{self._config.SECTION}: the checkpoint is of another recipe, so it is not used", flush=True)
-                return False
-            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a dict
+            return False
+        facts, tensors = read_checkpoint(file)
         for name, parameter in self._trained.items():
             parameter.copy_(tensors[f"trained/{name}"])
         self._restore_moments(tensors)
