@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 import httpx
 
 from app.client_exchange import Exchange, OnRevision, Patience, Record, Reply, ask
+from app.client_outage import Outage
 from app.client_requests import Call, Fault, Route, Targets, Weights, WireItem, chunks, wire_items
 from app.client_results import ItemError, Result, Usage
 from app.domain import Item, Truncation
@@ -48,7 +49,8 @@ class ServiceConnection:
         if self.timeout_seconds <= 0 or self.retry_seconds < 0:
             raise ValueError("timeout_seconds must be above 0, and retry_seconds 0 or more")
         self._record = Record(self.revision)
-        self._patience = Patience(self.retry_seconds)
+        url = httpx.URL(self.base_url)  # named without what it may hold of a user's name and password
+        self._patience = Patience(self.retry_seconds, outage=Outage(f"{url.scheme}://{url.netloc.decode()}"))
 
     @property
     def usage(self) -> Usage:

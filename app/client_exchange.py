@@ -14,6 +14,7 @@ from http import HTTPStatus
 from typing import Literal, TypeAlias, TypeVar
 
 from app.client_answers import Answer, judge
+from app.client_outage import Outage
 from app.client_requests import Call, WireItem, body_of
 from app.client_results import ItemError, Result, Usage
 from app.errors import RequestRefused, RevisionChanged, ServiceUnreachable
@@ -71,6 +72,7 @@ class Patience:
 
     retry_seconds: float
     clock: Callable[[], float] = time.monotonic
+    outage: Outage = field(default_factory=Outage)
 
 
 @dataclass(slots=True)
@@ -119,18 +121,20 @@ def ask(items: Sequence[WireItem], call: Call, patience: Patience, record: Recor
 
 
 def deliver(request: Send, patience: Patience) -> Exchange[Reply]:
-    """Send a request until the service takes it, with growing, jittered pauses between.
+    """Send a request until the service takes it, with growing, jittered pauses between; a long wait is announced.
 
     Raises:
         RequestRefused: the service answered, and would answer the same again.
         ServiceUnreachable: patience ended.
     """
+    asked_at = patience.clock()
     give_up_at = None
     attempt = 0
     while True:
         event = yield request
         if isinstance(event, Reply):
             if event.status == HTTPStatus.OK:
+                patience.outage.ends(patience.clock())
                 return event
             if not _is_transient(event):
                 raise _refusal(event)
@@ -140,6 +144,7 @@ def deliver(request: Send, patience: Patience) -> Exchange[Reply]:
             raise ServiceUnreachable(
                 f"no answer to {request.path} for {patience.retry_seconds:g} seconds; at last: {_reason(event)}"
             )
+        patience.outage.fails(asked_at, now, _reason(event), give_up_at - now)
         yield Pause(min(_pause_seconds(event, attempt), give_up_at - now))
         attempt += 1
 

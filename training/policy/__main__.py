@@ -1,6 +1,7 @@
 """Train a policy against the service: `python -m training.policy STAGE RECIPE`. A run is a file, not flags."""
 
 import argparse
+import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Final, cast
 
 from safetensors import SafetensorError
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from app.errors import ArmoserveError
 from training.policy.configs import PolicyRecipe, read_policy_recipe
@@ -53,7 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         recipe = read_policy_recipe(parsed.recipe)
         prepare(recipe)
-        stage.run(recipe)
+        with logging_redirect_tqdm([logging.getLogger("app")]):  # what the client says breaks no progress bar
+            stage.run(recipe)
     except ArmoserveError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
@@ -70,11 +73,11 @@ def main(arguments: list[str] | None = None) -> int:
 def prepare(recipe: PolicyRecipe) -> None:
     """Set what holds for the whole process: torch's threads, and quiet libraries."""
     import torch  # noqa: PLC0415 - --help needs none
-    from transformers.utils import logging  # noqa: PLC0415
+    from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415
 
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
-    logging.disable_progress_bar()
+    disable_progress_bar()
 
 
 def _parser() -> argparse.ArgumentParser:
