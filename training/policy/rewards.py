@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.client import AsyncRewardClient, ItemError, MoslimResult, RewardClient, ScoreResult
+from app.client_answers import Field
 from app.domain import IntensityHead, Item, Message
 from app.errors import InvalidConversation
 from app.reward_mapping import head_named
@@ -163,11 +164,12 @@ def served_heads(info: Mapping[str, Any]) -> tuple[IntensityHead, ...]:
 
     The statistics of their reward mapping stay with the service: those here are 0 and 1, and nothing may be mapped
     with them.
+
+    Raises:
+        BadAnswer: what answered tells no heads as this service does; names the field.
     """
-    return tuple(
-        IntensityHead(head["name"], head["classes"], (0.0,) * head["classes"], (1.0,) * head["classes"])
-        for head in info["heads"]
-    )
+    told = [(head["name"].text(), head["classes"].whole_number()) for head in Field(info, "info")["heads"].list()]
+    return tuple(IntensityHead(name, classes, (0.0,) * classes, (1.0,) * classes) for name, classes in told)
 
 
 def check_no_prefix(prompt: Prompt, heads: Sequence[IntensityHead]) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -214,3 +215,16 @@ def test_the_heads_served_are_enough_to_read_a_prefix() -> None:
     assert split(prompt("<honesty 2> One")) == (prompt("One"), {"honesty": 2})
     with pytest.raises(UnknownName):
         split(prompt("<honesty 3> One"))
+
+
+@pytest.mark.parametrize(
+    ("info", "named"),
+    [
+        ({"model_id": "another kind of service"}, r"info\.heads is missing"),
+        ({"heads": [{"name": "honesty"}]}, r"info\.heads\[0\]\.classes is missing"),
+        ({"heads": [{"name": "honesty", "classes": math.nan}]}, r"info\.heads\[0\]\.classes is not a finite number"),
+    ],
+)
+def test_what_tells_no_heads_is_not_the_service(info: dict[str, Any], named: str) -> None:
+    with pytest.raises(BadAnswer, match=named):
+        served_heads(info)
