@@ -9,19 +9,23 @@ inside the iteration: kept responses by groups of prompts, fine-tuning by Traine
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 from training.errors import InvalidData
-from training.logs import TrainingLog
+from training.logs import TrainingLog, read_log
 from training.policy import steerlm
 from training.policy.configs import PolicyRecipe
 from training.policy.dpa_run import STEERLM, DpaRun, iteration_name
 from training.policy.dpa_sampling import DirectionDraw, Draw, RewardDraw, keep_best
+from training.policy.metering import Metered, service_line
 from training.policy.originals import half_of_iteration, originals_of, replayed
 from training.policy.prompts import Prompt, with_direction
 from training.policy.rejection_sampling import Kept
 from training.policy.row_groups import RowGroups
 from training.policy.sft_rows import SftRow
 from training.policy.steerlm_prompts import Combinations
+
+LOG: Final = "log.csv"
 
 
 def align(run: DpaRun) -> None:
@@ -41,6 +45,8 @@ def align(run: DpaRun) -> None:
         rows = fine_tuning_rows(run, iteration, kept)
         print(f"iteration {iteration}: {len(kept)} kept and {len(rows) - len(kept)} original responses", flush=True)
         run.fine_tune(rows, run.config.fine_tuning, run.folder(iteration_name(iteration)))
+    folders = [run.folder(iteration_name(iteration)) for iteration in range(1, run.config.iterations + 1)]
+    print(service_line("dpa sampling", [row for folder in folders for row in read_log(folder / LOG)]), flush=True)
 
 
 def sample(run: DpaRun, iteration: int, combinations: Combinations) -> list[tuple[Prompt, Kept]]:
@@ -53,8 +59,9 @@ def sample(run: DpaRun, iteration: int, combinations: Combinations) -> list[tupl
     folder = run.folder(iteration_name(iteration))
     prompts = run.half(half_of_iteration(iteration))
     groups = RowGroups(folder / "kept.jsonl", run.key)
-    log = TrainingLog(folder / "log.csv", len(groups))
-    kept = keep_best(prompts, draw_of(run, iteration, combinations), run.rewards, groups, log, run.config)
+    log = TrainingLog(folder / LOG, len(groups))
+    draw = draw_of(run, iteration, combinations)
+    kept = keep_best(prompts, draw, Metered(run.rewards, run.usage), groups, log, run.config)
     if not kept:
         raise InvalidData(f"dpa: iteration {iteration} has kept no response: the service has scored none")
     return kept

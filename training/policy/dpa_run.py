@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 
+from app.client import Usage
 from training.errors import StaleArtifact
 from training.policy.configs import PolicyRecipe
 from training.policy.dpa_configs import DpaConfig, FineTuningConfig
@@ -44,6 +45,8 @@ class DpaRun:
     rewards: ComponentRewards
     sampler_of: SamplerOf
     fine_tune: FineTune
+    usage: Callable[[], Usage] = Usage
+    """What the service has been sent so far, and has computed for it."""
 
     @property
     def config(self) -> DpaConfig:

@@ -18,6 +18,7 @@ from training.errors import UnrewardedTraining
 from training.logs import TrainingLog
 from training.policy.directions import Direction, direction_grid, sample_directions
 from training.policy.dpa_configs import DpaConfig
+from training.policy.metering import Metered
 from training.policy.prompts import Prompt, with_direction
 from training.policy.rejection_sampling import Drawn, Kept, Selection, drawn_for_all, drawn_per_direction, select
 from training.policy.row_groups import RowGroups
@@ -85,12 +86,14 @@ def sampling_seed(*name: int) -> int:
 def keep_best(
     prompts: Sequence[Prompt],
     draw: Draw,
-    rewards: ComponentRewards,
+    rewards: Metered[..., Sequence[DoubleArray | None]],
     groups: RowGroups,
     log: TrainingLog,
     config: DpaConfig,
 ) -> list[tuple[Prompt, Kept]]:
     """Draw, score and select for every prompt, a group at a time; groups that are written down are not drawn again.
+
+    `rewards` are those of `ComponentRewards`.
 
     Raises:
         UnrewardedTraining: `most_failed_steps` groups in a row have no reward at all.
@@ -103,7 +106,8 @@ def keep_best(
         part = prompts[start : start + size]
         drawn = draw(start // size, part)
         selections = scored_selections(part, drawn, rewards)
-        log.append({"step": start // size + 1, **summary(selections)})  # first: a row too many is dropped on resuming
+        row = {"step": start // size + 1, **summary(selections), **rewards.row()}
+        log.append(row)  # before the group: a row too many is dropped on resuming
         groups.append([_row(selection) for selection in selections])
         failed_in_a_row = 0 if any(selection.kept for selection in selections) else failed_in_a_row + 1
         if failed_in_a_row >= config.most_failed_steps:

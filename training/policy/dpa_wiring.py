@@ -40,7 +40,8 @@ def opened(recipe: PolicyRecipe) -> Iterator[DpaRun]:
     print(prompts, flush=True)
     with client_of(recipe.service) as client:
         rewards = ObjectiveRewards(client, recipe.dpa.components, recipe.dpa.service_composites)
-        yield DpaRun(recipe, prompts, read_sft_rows(recipe.sft), rewards, Samplers(recipe), FineTuning(recipe))
+        originals, fine_tune = read_sft_rows(recipe.sft), FineTuning(recipe)
+        yield DpaRun(recipe, prompts, originals, rewards, Samplers(recipe), fine_tune, lambda: client.usage)
 
 
 @contextmanager

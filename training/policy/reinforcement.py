@@ -6,12 +6,14 @@ that was not.
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import ClassVar, Protocol
 
 import torch
 from tqdm import tqdm
 
-from training.logs import TrainingLog
+from training.logs import TrainingLog, read_log
+from training.policy.metering import Metered, service_line
 from training.policy.reinforcement_configs import LoopConfig
 from training.policy.reinforcement_state import ReinforcementRecord, ReinforcementState
 from training.policy.rollouts import Rollouts, ScoredBatch, number_of
@@ -49,33 +51,33 @@ def reinforce(learner: Learner, rollouts: Rollouts, num_steps: int, record: Rein
     if is_resumed:
         print(f"{name}: goes on after step {state.step}", flush=True)
     log = TrainingLog(record.log, resumed_step=state.step if is_resumed else None)
+    metered = Metered(rollouts.reward, rollouts.usage)
+    rollouts = replace(rollouts, reward=metered)
     with tqdm(total=num_steps, initial=state.step, desc=name, unit="step") as bar:
         while state.step < num_steps:
-            row = take_step(learner, rollouts)
+            row = take_step(learner, rollouts) | metered.row()
             log.append(row)
             bar.update()
             bar.set_postfix(reward=f"{row['reward_mean']:.3f}", kl=f"{row['kl']:.2f}")
             if state.step % learner.config.checkpoint_every_steps == 0:
                 state.save(record.checkpoint, record.key)
+    print(service_line(name, read_log(record.log)), flush=True)
 
 
 def take_step(learner: Learner, rollouts: Rollouts) -> dict[str, float]:
-    """Draw responses, learn from those that have a reward, and return the step's row of the log."""
-    state, before = learner.state, rollouts.usage()
+    """Draw responses, learn from those that have a reward, and return what the step's row of the log says of that."""
+    state = learner.state
     torch.manual_seed(number_of(rollouts.seed, state.step))  # dropout of a policy that has any
     scored = rollouts.draw(state.step, learner.config.responses_per_prompt)
     figures: Mapping[str, float] = dict.fromkeys(learner.FIGURES, math.nan)
     if state.failed_steps.has_any(len(scored.rewarded)):
         figures = learner.learn(scored, (rollouts.seed, state.step))
     state.step += 1
-    computed, logical = (now - then for now, then in zip(rollouts.usage(), before, strict=True))
     return {
         "step": state.step,
         **rewards_of(scored),
         **figures,
         "response_tokens": scored.batch.response_mask.sum(dim=-1).float().mean().item(),
-        "computed_tokens": computed,
-        "logical_tokens": logical,
     }
 
 

@@ -15,12 +15,12 @@ from training.figures.numbers import NOTHING, count, number
 from training.figures.plane import Plane, Point, plots
 from training.figures.strips import legend
 from training.logs import STEP, read_log
+from training.policy.metering import LOGICAL, METERED, service_figures
 
-COMPUTED: Final = "computed_tokens"
-LOGICAL: Final = "logical_tokens"
-SECONDS: Final = "seconds"
 FAILED: Final = "failed_rewards"
-NOT_DRAWN: Final = (STEP, COMPUTED, LOGICAL, SECONDS, FAILED)
+NOT_DRAWN: Final = (STEP, *METERED, FAILED)
+STAGE_LOGS: Final = "logs/*.csv"
+DPA_LOGS: Final = "dpa/iteration_*/log.csv"
 FIRST: Final = ("reward_mean", "kl", "response_tokens", "loss", "validation_loss", "accuracy")
 """Columns that are drawn at once, in this order; all others are folded away."""
 MOST_POINTS: Final = 120
@@ -61,20 +61,22 @@ class RunLogs:
         return math.fsum(values) if values else None
 
 
-def read_runs(runs: Mapping[str, Sequence[Path]]) -> tuple[list[RunLogs], list[str]]:
-    """Read every log of every run; also say what cannot be read."""
-    found: dict[tuple[str, str], dict[str, Rows]] = {}
+def read_runs(
+    runs: Mapping[str, Sequence[Path]], pattern: str = STAGE_LOGS, name: str = ""
+) -> tuple[list[RunLogs], list[str]]:
+    """Read the logs of every run, those of a work folder together where `name` is theirs; say what cannot be read."""
+    found: dict[tuple[str, str], dict[str, list[Mapping[str, float]]]] = {}
     problems = []
     for run, folders in runs.items():
         for folder in folders:
-            for path in sorted((folder / "logs").glob("*.csv")):
+            for path in sorted(folder.glob(pattern)):
                 try:
                     rows = read_log(path)
                 except (ValueError, UnicodeDecodeError):
                     problems.append(f"{run}: {path.name} of {folder.name} cannot be read as a log.")
                     continue
                 if rows and STEP in rows[0]:
-                    found.setdefault((run, path.stem), {})[folder.name] = rows
+                    found.setdefault((run, name or path.stem), {}).setdefault(folder.name, []).extend(rows)
                 else:
                     problems.append(f"{run}: {path.name} of {folder.name} has no row, or no step.")
     return [RunLogs(run, log, seeds) for (run, log), seeds in found.items()], problems
@@ -150,33 +152,25 @@ def thinned(points: Sequence[Point]) -> list[Point]:
 
 def service_section(runs: Mapping[str, Sequence[Path]]) -> list[Element]:
     """Say what the service was asked for, what it computed, and how fast, as the logs of the runs have it."""
-    logs, _ = read_runs(runs)
-    rows = [row for each in logs for row in _service_row(each)]
-    if not rows:
-        return [missing("No run has logged the tokens that it asked the service for.")]
-    header = ("run", "seeds", "tokens sent", "computed", "spared by sharing", "tokens per second", "without a reward")
+    (of_stages, _), (of_dpa, problems) = read_runs(runs), read_runs(runs, DPA_LOGS, "dpa")
+    said = [missing(problem) for problem in problems]
+    logs = [each for each in [*of_stages, *of_dpa] if each.total(LOGICAL)]
+    if not logs:
+        return [*said, missing("No run has logged the tokens that it asked the service for.")]
+    header = ("run", "seeds", *service_figures([]), "without a reward")
     caption = (
         "Tokens of prompts and responses as if nothing were shared, those that the service computed for them, and the "
-        "share that sharing and caching prompts spared. Tokens per second: tokens sent by the run's whole time on the "
-        "clock, sampling and learning included, where the run has logged its seconds; the service alone is faster. "
+        "share that sharing and caching prompts spared. Tokens/s while asked: tokens sent by the seconds in which the "
+        "run waited for rewards; time on rewards: these seconds' share of its time, sampling and learning included. "
+        "Of DPA, what its iterations sampled: all of them together, fine-tuning left out. "
         "Without a reward: responses that the service gave an error for; none of them is counted as a number."
     )
-    return [figure("What the service was asked for", caption, table(header, rows))]
+    rows = [_service_row(each) for each in logs]
+    return [figure("What the service was asked for", caption, table(header, rows)), *said]
 
 
-def _service_row(logs: RunLogs) -> Iterator[tuple[str, ...]]:
-    sent, computed, seconds, failed = (logs.total(name) for name in (LOGICAL, COMPUTED, SECONDS, FAILED))
-    if not sent or computed is None:
-        return
-    speed = NOTHING if not seconds else count(round(sent / seconds))
+def _service_row(logs: RunLogs) -> tuple[str, ...]:
+    failed = logs.total(FAILED)
     without = NOTHING if failed is None else count(round(failed))
-    spared = f"{number(100 * max(0.0, 1 - computed / sent), 1)}%"
-    yield (
-        named(logs.run, logs.log),
-        str(len(logs.seeds)),
-        count(round(sent)),
-        count(round(computed)),
-        spared,
-        speed,
-        without,
-    )
+    figures = service_figures([row for rows in logs.seeds.values() for row in rows])
+    return (named(logs.run, logs.log), str(len(logs.seeds)), *figures.values(), without)

@@ -7,7 +7,7 @@ at a time, watches what the reward function gives, and keeps the log and the che
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,15 +15,17 @@ from typing import Any, Final
 from tqdm import tqdm
 from transformers import PrinterCallback, TrainerCallback
 
+from app.client import Usage
 from training.errors import DivergedTraining
 from training.logs import TrainingLog, read_log
 from training.policy.configs import PolicyRecipe
+from training.policy.metering import Metered, service_line
 from training.policy.moslim_wiring import opened
 from training.policy.policy import Policy, Prompt
 from training.policy.reinforcement_state import FailedSteps, ReinforcementRecord
 from training.policy.rewards import Measured
 from training.policy.rloo_configs import RlooConfig
-from training.policy.rollouts import RewardFunction, Rollouts, Usage, checked
+from training.policy.rollouts import RewardFunction, Rollouts, checked
 from training.policy.sft_progress import last_checkpoint
 from training.policy.trl_rewards import LOG_PREFIX, trl_reward
 
@@ -33,11 +35,12 @@ Logs = dict[str, float | None]
 
 
 class WatchedReward:
-    """A reward function whose every answer is checked, and whose failures are counted."""
+    """A reward function whose every answer is checked, whose failures are counted, and which is metered."""
 
-    def __init__(self, reward: RewardFunction, config: RlooConfig) -> None:
+    def __init__(self, reward: RewardFunction, config: RlooConfig, usage: Callable[[], Usage] = Usage) -> None:
         self.num_failed = 0
         """Of the last call, which is the last step."""
+        self.metered = Metered(self._measured, usage)
         self._reward = reward
         self._failed_steps = FailedSteps(config)
 
@@ -51,24 +54,27 @@ class WatchedReward:
             BadAnswer: what it gives cannot be rewards of so many responses.
             UnrewardedTraining: too many steps in a row got no reward at all.
         """
-        measure = getattr(self._reward, "measure", None)
-        measured: Measured = measure(prompts, responses) if measure else Measured(self._reward(prompts, responses), {})
+        measured = self.metered(prompts, responses)
         rewards = checked(measured.rewards, len(responses))
         self.num_failed = rewards.count(None)
         self._failed_steps.has_any(len(rewards) - self.num_failed)
         return measured
 
+    def _measured(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Measured:
+        measure: Callable[..., Measured] | None = getattr(self._reward, "measure", None)
+        return measure(prompts, responses) if measure else Measured(self._reward(prompts, responses), {})
+
 
 class LogsSteps(TrainerCallback):  # type: ignore[misc]
     """A progress bar, and a row of the log per step. `heads`: those whose mean level the reward measures."""
 
-    def __init__(self, log: TrainingLog, reward: WatchedReward, heads: Sequence[str], usage: Usage) -> None:
-        self._log, self._reward, self._heads, self._usage = log, reward, heads, usage
-        self._before = usage()
+    def __init__(self, log: TrainingLog, reward: WatchedReward, heads: Sequence[str]) -> None:
+        self._log, self._reward, self._heads = log, reward, heads
         self._bar: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         self._bar = tqdm(total=state.max_steps, initial=state.global_step, desc=RlooConfig.SECTION, unit="step")
+        self._reward.metered.begin()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Logs | None = None, **_: Any) -> None:  # noqa: ARG002
         if logs is None or "loss" not in logs:
@@ -83,8 +89,6 @@ class LogsSteps(TrainerCallback):  # type: ignore[misc]
 
     def row(self, step: int, logs: dict[str, float]) -> dict[str, float]:
         """Return a row of the log; TRL's KL is per token, ours per response."""
-        computed, logical = (now - then for now, then in zip(self._usage(), self._before, strict=True))
-        self._before = self._usage()
         num_tokens = logs["completions/mean_length"]
         return {
             "step": step,
@@ -95,8 +99,7 @@ class LogsSteps(TrainerCallback):  # type: ignore[misc]
             "entropy": logs["entropy"],
             **{head: logs.get(f"{LOG_PREFIX}{head}", math.nan) for head in self._heads},
             "response_tokens": num_tokens,
-            "computed_tokens": computed,
-            "logical_tokens": logical,
+            **self._reward.metered.row(),
         }
 
     def close(self) -> None:
@@ -132,8 +135,8 @@ def train_rloo(rollouts: Rollouts, run: RlooRun) -> Policy:
     resumes_only(state, run.record.key)
     checkpoint = last_checkpoint(state)
     resumed_step = None if checkpoint is None else int(checkpoint.name.rpartition("-")[2])
-    reward = WatchedReward(rollouts.reward, run.config)
-    progress = LogsSteps(TrainingLog(run.record.log, resumed_step), reward, run.heads, rollouts.usage)
+    reward = WatchedReward(rollouts.reward, run.config, rollouts.usage)
+    progress = LogsSteps(TrainingLog(run.record.log, resumed_step), reward, run.heads)
     rows = [prompt for step in range(run.num_steps) for prompt in rollouts.prompts_at(step)]
     trainer = RLOOTrainer(
         model=rollouts.policy.model,
@@ -148,6 +151,7 @@ def train_rloo(rollouts: Rollouts, run: RlooRun) -> Policy:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     finally:
         progress.close()
+    print(service_line(RlooConfig.SECTION, read_log(run.record.log)), flush=True)
     rollouts.policy.model.eval()
     return rollouts.policy
 
@@ -210,7 +214,7 @@ def run(recipe: PolicyRecipe) -> None:
         As `moslim_wiring.opened` and `train_rloo`.
     """
     config = recipe.rloo
-    with opened(recipe) as parts:
+    with opened(recipe, config) as parts:
         record = parts.record(config)
         heads = tuple(head.name for head in parts.heads)
         steps = config.num_steps(len(parts.prompts))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from app.client import Usage
 from app.errors import BadAnswer
 from training.policy.configs import SamplingConfig
 from training.policy.policy import Policy, Prompt
@@ -17,8 +18,6 @@ from training.policy.sampling import SampledBatch, TransformersSampler
 
 RewardFunction = Callable[[Sequence[Prompt], Sequence[str]], list[float | None]]
 """Rewards of responses, each with its prompt; None where there is none to be had."""
-Usage = Callable[[], tuple[int, int]]
-"""Tokens that the service has computed so far, and tokens of what it was sent: prefixes counted once, and each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,8 @@ class Rollouts:
     """Is given those same prompts; what the reward model must not see is its business to strip."""
     sampling: SamplingConfig
     seed: int = 0
-    usage: Usage = lambda: (0, 0)
+    usage: Callable[[], Usage] = Usage
+    """What the service has been sent so far, and has computed for it."""
 
     def draw(self, step: int, responses_per_prompt: int) -> ScoredBatch:
         """Sample responses of the policy as it is now, and ask for their rewards in one call.

@@ -39,8 +39,17 @@ def write_log(folder: Path, seed: int, *, name: str = "ppo", top: float = 0.9) -
                 "computed_tokens": 3000,
                 "logical_tokens": 8000,
                 "seconds": 1.6,
+                "reward_seconds": 0.4,
             }
         )
+
+
+def write_sampling_log(folder: Path, iteration: int, groups: int) -> None:
+    """Write what an iteration of DPA logs of a group of prompts, as far as it tells of the service."""
+    log = TrainingLog(folder / "dpa" / f"iteration_{iteration}" / "log.csv")
+    asked = {"computed_tokens": 1000, "logical_tokens": 9000, "seconds": 3.0, "reward_seconds": 1.5}
+    for group in range(1, groups + 1):
+        log.append({"step": group, "kept_score": 0.5, **asked})
 
 
 def around(value: float, spread: float = 0.1) -> Measured:
@@ -138,6 +147,8 @@ def write_runs(root: Path) -> dict[str, list[Path]]:
     for seed, folder in enumerate(runs["Online DPO"]):
         write_log(folder, seed + 7, name="online_dpo", top=1.4)
     (dpa,) = runs["DPA"]
+    for iteration, groups in ((1, 4), (2, 6)):
+        write_sampling_log(dpa, iteration, groups)
     (dpa / "dpa" / "evaluation").mkdir(parents=True)
     (dpa / "dpa" / "evaluation" / "results.json").write_text(json.dumps(dpa_results()))
     return runs

@@ -1,11 +1,14 @@
 """DPA's loop with scripted policies: who is sampled on what, what is learned, and that a killed run ends the same."""
 
+import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from app.client import Usage
 from tests.training.policy.toy_dpa import (
     ORIGINALS,
     PARTS,
@@ -18,9 +21,11 @@ from tests.training.policy.toy_dpa import (
     rewards_of,
 )
 from training.errors import InvalidData, InvalidRecipe, StaleArtifact, UnrewardedTraining
+from training.logs import read_log
 from training.policy.dpa import align
 from training.policy.dpa_configs import DpaConfig, SteerLMConfig
 from training.policy.dpa_sampling import DirectionDraw
+from training.policy.metering import METERED, Metered
 from training.policy.originals import half_of_iteration, part_of
 from training.policy.prompts import DIRECTION, PromptsConfig, read_prompts, without_direction
 from training.policy.row_groups import RowGroups
@@ -132,7 +137,7 @@ def test_a_torn_line_costs_its_group_only(finished: tuple[World, Path]) -> None:
     assert len(world.calls) == 1
 
 
-def without_key(files: dict[str, str]) -> dict[str, str]:
+def without_key(files: dict[str, object]) -> dict[str, object]:
     """Leave out digests: they name no folder, but Trainer's own are not made here."""
     return {name: text for name, text in files.items() if not name.startswith(".")}
 
@@ -155,8 +160,20 @@ def test_prompts_without_rewards_are_left_out(tmp_path: Path) -> None:
     align(world.run(recipe_in(tmp_path, iterations=1)))
     learned = {without_direction(row.prompt) for row in world.learned["iteration_1"] if is_told(row.prompt)}
     assert learned == set(PARTS[0][3:])
-    log = (tmp_path / "dpa/iteration_1/log.csv").read_text().splitlines()
-    assert [line.rpartition(",")[2] for line in log[:3]] == ["nothing_scored", "9.0", "0.0"]
+    log = read_log(tmp_path / "dpa/iteration_1/log.csv")
+    assert [row["nothing_scored"] for row in log[:2]] == [9, 0]
+
+
+def test_each_group_says_what_it_asked_of_the_service_and_the_end_sums_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World()
+    monkeypatch.setattr("training.policy.dpa.Metered", partial(Metered, clock=lambda: len(world.calls)))
+    run = dataclasses.replace(world.run(recipe_in(tmp_path)), usage=lambda: Usage(0, 40 * len(world.calls), 10))
+    align(run)
+    groups = [row for t in (1, 2, 3) for row in read_log(tmp_path / f"dpa/iteration_{t}/log.csv")]
+    assert {tuple(row[name] for name in METERED) for row in groups} == {(0, 40, 1, 1)}
+    assert f"dpa sampling, the service: tokens sent {40 * len(groups):,};" in capsys.readouterr().out
 
 
 def test_groups_without_any_reward_stop_the_run(tmp_path: Path) -> None:

@@ -123,15 +123,16 @@ def test_pairs_are_maps_of_levels_and_a_radar_shows_the_highest(body: ET.Element
 
 def test_the_service_has_tokens_the_share_spared_and_the_speed(body: ET.Element) -> None:
     rows = [said(row) for row in _rows(section(body, "The service"))]
-    assert "PPO 3 3,600,000 1,350,000 62.5% 5,000 192" in rows
+    assert "PPO 3 3,600,000 1,350,000 62.5% 20,000 25.0% 192" in rows
+    assert "DPA 1 90,000 10,000 88.9% 6,000 50.0% –" in rows, "iterations together"
 
 
 def test_a_run_that_has_not_logged_its_seconds_has_no_speed(tmp_path: Path) -> None:
     write_log(tmp_path / "run", 0)
     log = tmp_path / "run" / "logs" / "ppo.csv"
-    log.write_text("\n".join(line.rsplit(",", 1)[0] for line in log.read_text().splitlines()) + "\n")
+    log.write_text("\n".join(line.rsplit(",", 2)[0] for line in log.read_text().splitlines()) + "\n")
     rows = [said(row) for section in service_section({"PPO": [tmp_path / "run"]}) for row in _rows(section)]
-    assert "PPO 1 1,200,000 450,000 62.5% – 64" in rows
+    assert "PPO 1 1,200,000 450,000 62.5% – – 64" in rows
 
 
 def test_what_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
@@ -151,9 +152,11 @@ def test_what_cannot_be_read_is_said_and_the_rest_is_there(tmp_path: Path) -> No
     runs = write_runs(tmp_path)
     (tmp_path / "ppo-0" / "logs" / "ppo.csv").write_text("step,reward_mean\n1,much\n")
     (tmp_path / "ppo-1" / "controllability" / "ppo.json").write_text("{}")
+    (tmp_path / "dpa-0" / "dpa" / "iteration_1" / "log.csv").write_text("step,seconds\n1,long\n")
     (tmp_path / "dpa-0" / "dpa" / "evaluation" / "results.json").write_text(json.dumps({"judges": {"service": {}}}))
     text = page("Damaged", runs)
     assert "PPO: ppo.csv of ppo-0 cannot be read as a log." in text
+    assert "DPA: log.csv of dpa-0 cannot be read as a log." in text
     assert "PPO, ppo-1: ppo.json does not hold ControllabilityResults" in text
     assert "DPA: results.json cannot be read as DPA's evaluation" in text
     assert "PPO: reward mean, mean of 2 seeds" in text

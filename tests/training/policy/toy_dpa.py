@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from app.domain import Message
+from tests.training.policy.toy_rewards import without_clock
 from training.policy.configs import PolicyRecipe
+from training.policy.dpa import LOG
 from training.policy.dpa_configs import DpaConfig, FineTuningConfig, SteerLMConfig
 from training.policy.dpa_run import POLICY, DpaRun
 from training.policy.originals import part_of
@@ -112,6 +114,10 @@ def is_told(prompt: Prompt) -> bool:
     return prompt[0].role == "system" and prompt[0].content.startswith((DIRECTION, REWARDS))
 
 
-def files_of(folder: Path) -> dict[str, str]:
-    """All that a run has written, but for partial files."""
-    return {str(path.relative_to(folder)): path.read_text() for path in sorted(folder.rglob("*")) if path.is_file()}
+def files_of(folder: Path) -> dict[str, object]:
+    """All that a run has written, but for the clock's columns."""
+    return {
+        str(path.relative_to(folder)): without_clock(path) if path.name == LOG else path.read_text()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }

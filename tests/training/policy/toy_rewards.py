@@ -9,6 +9,7 @@ import torch
 
 from app.domain import Message
 from training.policy.configs import SamplingConfig, TinyConfig
+from training.policy.metering import REWARD_SECONDS, SECONDS
 from training.policy.policy import Policy, Prompt
 from training.policy.reinforcement_state import ReinforcementRecord
 from training.policy.rollouts import RewardFunction, Rollouts
@@ -78,6 +79,13 @@ def fresh_responses(policy: Policy) -> tuple[list[Prompt], tuple[str, ...]]:
 
 def parameters_of(policy: Policy) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone() for name, value in policy.model.named_parameters()}
+
+
+def without_clock(log: Path) -> list[list[str]]:
+    """Return the cells of a log but for the columns of the clock, in which no two runs agree."""
+    header, *rows = (line.split(",") for line in log.read_text().splitlines())
+    kept = [column for column, name in enumerate(header) if name not in (SECONDS, REWARD_SECONDS)]
+    return [[row[column] for column in kept] for row in (header, *rows)]
 
 
 class Killed(BaseException):
