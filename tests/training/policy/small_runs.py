@@ -10,7 +10,7 @@ from training.policy.sft_rows import RESPONSE_OF
 
 LOOPS: Final = ("ppo", "online_dpo", "rloo", "dpa")
 RECIPE: Final = """
-work_folder = "{folder}/work"
+work_folder = "{work}"
 seed = 3
 threads = 1
 service = {{ url = "{url}", retry_seconds = 120 }}
@@ -63,7 +63,9 @@ def write_recipe(folder: Path, url: str, components: tuple[str, ...], steps: int
         (folder / "data" / kind / "made_up.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     toy_policy().save(folder / "work" / "sft")
     file = folder / "recipe.toml"
-    file.write_text(RECIPE.format(folder=folder, url=url, components=list(components), steps=steps))
+    file.write_text(
+        RECIPE.format(folder=folder, work=folder / "work", url=url, components=list(components), steps=steps)
+    )
     return file
 
 
