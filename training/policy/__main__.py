@@ -1,10 +1,10 @@
-"""Train a policy against the service: `python -m training.policy STAGE RECIPE`. A run is a file, not flags."""
+"""Train a policy against the service: `python -m training.policy STAGE … RECIPE`. A run is a file, not flags."""
 
 import argparse
 import logging
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Final, cast
@@ -46,28 +46,37 @@ STAGES: Final[tuple[PolicyStage, ...]] = (
     PolicyStage("report", "curves and pictures of runs as one page", "report"),
     PolicyStage("dpa_evaluation", "rewards for each direction asked, by two judges", "dpa_evaluation"),
 )
+BY_NAME: Final = {stage.name: stage for stage in STAGES}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one stage; return the exit code."""
+    """Run stages, one after the other; return the exit code."""
     parsed = _parser().parse_args(arguments)
-    stage = next(stage for stage in STAGES if stage.name == parsed.stage)
+    running = ""
     try:
         recipe = read_policy_recipe(parsed.recipe)
+        if parsed.seed is not None:
+            recipe = seeded(recipe, parsed.seed)
         prepare(recipe)
         with logging_redirect_tqdm([logging.getLogger("app")]):  # what the client says breaks no progress bar
-            stage.run(recipe)
+            for running in parsed.stages:
+                BY_NAME[running].run(recipe)
     except ArmoserveError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     except (OSError, SafetensorError) as error:
         # A full disk or a file that may not be read: the machine's matter, so no traceback. safetensors has its own.
-        print(f"{stage.name} stopped; what it had written is kept: {type(error).__name__}: {error}", file=sys.stderr)
+        print(f"{running} stopped; what it had written is kept: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped; the same command goes on from what is kept", file=sys.stderr)
         return 130
     return 0
+
+
+def seeded(recipe: PolicyRecipe, seed: int) -> PolicyRecipe:
+    """Return a recipe with another seed, which works in a folder beside its own: `WORK-seed-N`."""
+    return replace(recipe, seed=seed, work_folder=f"{recipe.work_folder}-seed-{seed}")
 
 
 def prepare(recipe: PolicyRecipe) -> None:
@@ -88,8 +97,14 @@ def _parser() -> argparse.ArgumentParser:
         epilog=f"stages:\n{stages}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("stage", choices=[stage.name for stage in STAGES], metavar="STAGE", help="one of those below")
+    parser.add_argument("stages", choices=BY_NAME, nargs="+", metavar="STAGE", help="one of those below, or several")
     parser.add_argument("recipe", type=Path, metavar="RECIPE", help="a TOML file such as recipes/policy_tiny.toml")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        metavar="N",
+        help="another seed than the recipe's; works in a folder of its own, WORK-seed-N",
+    )
     return parser
 
 

@@ -14,9 +14,12 @@ class MorlhfConfig:
     """`NAME: WEIGHT` each, of objectives of the service."""
     heads: tuple[str, ...] = ()
     """`NAME: WEIGHT` each, of intensity heads: the mapped reward of a head's highest level."""
+    learning_rate: float = 0.0
+    """0 takes PPO's."""
 
     def __post_init__(self) -> None:
         require(not (self.objectives and self.heads), "morlhf weighs objectives or heads, not both")
+        require(self.learning_rate >= 0, "morlhf.learning_rate must not be negative")
         parsed_weights(self.objectives or self.heads)
 
     @property

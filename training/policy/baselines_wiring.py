@@ -22,6 +22,7 @@ from training.policy.morlhf import RewardFunction, WeightedReward, weighted_rewa
 from training.policy.moslim_wiring import MoslimRun
 from training.policy.policy import Policy, Prompt, sft_policy
 from training.policy.ppo import PpoLearner
+from training.policy.ppo_configs import PpoConfig
 from training.policy.prompts import read_prompts
 from training.policy.reinforcement import reinforce
 from training.policy.rewarded_soups import write_soup
@@ -77,13 +78,20 @@ def opened(recipe: PolicyRecipe) -> Iterator[MoslimRun]:
         yield MoslimRun(recipe, policy, prompts, (), client)
 
 
+def ppo_of(recipe: PolicyRecipe) -> PpoConfig:
+    """Return the section [ppo] as MORLHF takes it: all parameters are learned, for no prefix says what is wanted."""
+    rate = recipe.morlhf.learning_rate or recipe.ppo.learning_rate
+    return dataclasses.replace(recipe.ppo, learned_tokens=(), learning_rate=rate)
+
+
 def run_morlhf(recipe: PolicyRecipe) -> None:
     """Train the SFT policy by PPO against one fixed weighting, and save it as `morlhf`.
 
     Raises:
         As `opened`, `fixed_reward` and `reinforce`.
     """
-    config, root = recipe.ppo, Path(recipe.work_folder)
+    root = Path(recipe.work_folder)
+    config = ppo_of(recipe)
     with opened(recipe) as run:
         by_ppo = run.record(config)
         record = dataclasses.replace(

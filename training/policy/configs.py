@@ -120,6 +120,8 @@ class TinyConfig:
     """A Llama policy from random weights, small enough for one CPU core."""
 
     vocabulary_size: int = 640
+    whole_tokens: tuple[str, ...] = ()
+    """Strings that are one token each, such as `<helpfulness 5>`: a model this small hardly puts pieces together."""
     hidden_size: int = 96
     layers: int = 2
     attention_heads: int = 4

@@ -98,19 +98,22 @@ class MoslimRun:
 
 
 @contextmanager
-def opened(recipe: PolicyRecipe) -> Iterator[MoslimRun]:
-    """Give a run as its recipe says, with a connection to the service while it lasts.
+def opened(recipe: PolicyRecipe, config: LoopConfig) -> Iterator[MoslimRun]:
+    """Give a run as its recipe and the section of its loop say, with a connection to the service while it lasts.
 
     Raises:
         MissingArtifact: the SFT policy is not there.
         InvalidData: the prompts cannot be read.
-        InvalidRecipe: responses are to come from a server, or the weights that are served have no intensity heads.
+        InvalidRecipe: responses are to come from a server, the weights that are served have no intensity heads, or as
+            `Policy.learn_only_tokens`.
     """
     if recipe.sampling.backend != "transformers":
         raise InvalidRecipe('sampling.backend must be "transformers" here: the tokens that were sampled are needed')
     chosen = recipe.policy
     torch.manual_seed(recipe.seed)  # adapters begin at random
     policy = Policy.load(sft_policy(recipe), chosen.lora, chosen.device, chosen.dtype)
+    if config.learned_tokens:
+        policy.learn_only_tokens(config.learned_tokens)
     with client_of(recipe.service) as client:
         heads = served_heads(client.info())
         if not heads:
@@ -148,7 +151,7 @@ def train(recipe: PolicyRecipe, config: LoopConfig, learner_of: Callable[[Policy
     Raises:
         As `opened` and `reinforce`.
     """
-    with opened(recipe) as run:
+    with opened(recipe, config) as run:
         record = run.record(config)  # names the SFT policy, so before anything is learned
         reinforce(learner_of(run.policy), run.rollouts(config), config.num_steps(len(run.prompts)), record)
         folder = Path(recipe.work_folder) / config.SECTION

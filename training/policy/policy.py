@@ -90,6 +90,23 @@ class Policy:
             warnings.simplefilter("ignore", FutureWarning)  # peft reads an attribute that transformers has renamed
             return Policy(get_peft_model(self.model, adapters), self.tokenizer, self.device)
 
+    def learn_only_tokens(self, tokens: Sequence[str]) -> None:
+        """Freeze all but the embeddings of some tokens: prompt tuning (Lester et al., 2021), for what a prefix says.
+
+        Raises:
+            InvalidRecipe: the policy has adapters, or one of them is no token of its own.
+        """
+        if self.has_adapters:
+            raise InvalidRecipe("learned_tokens: leave policy.lora.rank at 0, for adapters would not be learned")
+        ids = [self._ids(token) for token in tokens]
+        if broken := [token for token, own in zip(tokens, ids, strict=True) if len(own) != 1]:
+            raise InvalidRecipe(f"learned_tokens: {broken[0]} is no token of this policy but several")
+        self.model.requires_grad_(requires_grad=False)
+        weight_VD = self.model.get_input_embeddings().weight.requires_grad_()
+        is_learned_V1 = torch.zeros_like(weight_VD[:, :1])
+        is_learned_V1[[own[0] for own in ids]] = 1
+        weight_VD.register_hook(lambda gradient_VD: gradient_VD * is_learned_V1)
+
     @property
     def has_adapters(self) -> bool:
         return hasattr(self.model, "merge_and_unload")

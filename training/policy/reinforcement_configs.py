@@ -28,6 +28,8 @@ class LoopConfig:
     """Conversations that are in memory at once; gradients add up to the minibatch's, whatever this is."""
     checkpoint_every_steps: int = 20
     """A run that is killed goes on from its last checkpoint, to the same result."""
+    learned_tokens: tuple[str, ...] = ()
+    """Tokens whose embeddings alone are learned, such as the prefix's (prompt tuning); empty: all that can be."""
     most_failed_steps: int = 5
     """So many steps in a row may have no reward at all before the run stops."""
 

@@ -214,7 +214,7 @@ def run(recipe: PolicyRecipe) -> None:
         As `moslim_wiring.opened` and `train_rloo`.
     """
     config = recipe.rloo
-    with opened(recipe) as parts:
+    with opened(recipe, config) as parts:
         record = parts.record(config)
         heads = tuple(head.name for head in parts.heads)
         steps = config.num_steps(len(parts.prompts))

@@ -95,6 +95,21 @@ def test_what_stops_a_stage_is_said_in_a_line(
     assert printed.count("\n") == 1
 
 
+def test_stages_run_in_their_order_under_another_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[tuple[str, int, str]] = []
+
+    def note(stage: command.PolicyStage, recipe: PolicyRecipe) -> None:
+        ran.append((stage.name, recipe.seed, recipe.work_folder))
+
+    path = tmp_path / "recipe.toml"
+    path.write_text('work_folder = "w"')
+    monkeypatch.setattr(command.PolicyStage, "run", note)
+    monkeypatch.setattr(command, "prepare", lambda _: None)
+    assert command.main(["tiny", "sft", str(path), "--seed", "3"]) == 0
+    assert command.main(["ppo", str(path)]) == 0
+    assert ran == [("tiny", 3, "w-seed-3"), ("sft", 3, "w-seed-3"), ("ppo", 0, "w")]
+
+
 def test_help_lists_every_stage_and_loads_no_torch() -> None:
     check = (
         "import sys, contextlib, training.policy.__main__ as command\n"
