@@ -4,18 +4,17 @@ Nothing unknown and nothing twice: a typo that is passed over would train a poli
 weights have the names given is for `rewards.py`.
 """
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Annotated, Any, Final, NoReturn
+from typing import Annotated, Any, Final
 
 from fastapi import Depends, Request
 
 from app.api.intensities import TargetsOption
-from app.api.schemas import LARGEST_WEIGHT
-from app.errors import ConflictingOptions, MalformedBody
+from app.api.query_options import one_of, pairs_of, refuse, weights_of
+from app.errors import ConflictingOptions
 from app.preferences import shown
 from app.reward_mapping import Level
 from app.text.turn_formats import KNOWN_FORMATS
@@ -29,9 +28,7 @@ OPTIONS: Final[Mapping[str, str]] = MappingProxyType(
         "template": f"What rendered the text: {', '.join(KNOWN_FORMATS)}; else the reward model's own template did.",
     }
 )
-NUMBER: Final = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
 LEVEL: Final = re.compile(r"[0-9]{1,9}")
-LONGEST_NUMBER: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +57,15 @@ def options_of(request: Request) -> TrainerOptions:
     given: dict[str, str] = {}
     for name, value in request.query_params.multi_items():
         if name not in OPTIONS:
-            _refuse(shown(name), f"there is no such option; the query takes {', '.join(OPTIONS)}")
+            refuse(shown(name), f"there is no such option; the query takes {', '.join(OPTIONS)}")
         if name in given:
-            _refuse(name, "is given twice")
+            refuse(name, "is given twice")
         given[name] = value.strip()
     return TrainerOptions(
         targets=_targets(given["targets"]) if "targets" in given else None,
-        preference=_preference(given["preference"]) if "preference" in given else None,
-        is_normalised="normalise" in given and _one_of("normalise", given["normalise"], ["score"]) == "score",
-        template=_one_of("template", given["template"], list(KNOWN_FORMATS)) if "template" in given else None,
+        preference=weights_of("preference", given["preference"]) if "preference" in given else None,
+        is_normalised="normalise" in given and one_of("normalise", given["normalise"], ["score"]) == "score",
+        template=one_of("template", given["template"], list(KNOWN_FORMATS)) if "template" in given else None,
     )
 
 
@@ -84,51 +81,17 @@ def query_parameters(examples: Mapping[str, str]) -> list[dict[str, Any]]:
 def _targets(value: str) -> TargetsOption:
     if value == "prefix":
         return "prefix"
-    return {name: _level(level) for name, level in _pairs("targets", value, "prefix, or head:level,head:level").items()}
+    return {
+        name: _level(level) for name, level in pairs_of("targets", value, "prefix, or head:level,head:level").items()
+    }
 
 
 def _level(written: str) -> Level:
     if written.lower() == "max":
         return "max"
     if LEVEL.fullmatch(written) is None:
-        _refuse("targets", "a level is a whole number from 1, or max")
+        refuse("targets", "a level is a whole number from 1, or max")
     return int(written)
-
-
-def _preference(value: str) -> Mapping[str, float]:
-    pairs = _pairs("preference", value, "name:weight,name:weight")
-    return {name: _weight(written) for name, written in pairs.items()}
-
-
-def _weight(written: str) -> float:
-    is_number = len(written) <= LONGEST_NUMBER and NUMBER.fullmatch(written) is not None
-    weight = float(written) if is_number else math.nan
-    if not abs(weight) <= LARGEST_WEIGHT:
-        _refuse("preference", f"a weight is a number of at most {LARGEST_WEIGHT:g}")
-    return weight
-
-
-def _pairs(option: str, value: str, allowed: str) -> dict[str, str]:
-    """Split `name:value,name:value`."""
-    pairs: dict[str, str] = {}
-    for part in value.split(","):
-        name, colon, written = (word.strip() for word in part.rpartition(":"))
-        if not (name and colon and written):
-            _refuse(option, f"allowed are {allowed}")
-        if name in pairs:
-            _refuse(option, f"names {shown(name)} twice")
-        pairs[name] = written
-    return pairs
-
-
-def _one_of(option: str, value: str, allowed: list[str]) -> str:
-    if value not in allowed:
-        _refuse(option, f"allowed {'is' if len(allowed) == 1 else 'are'} {', '.join(allowed)}")
-    return value
-
-
-def _refuse(option: str, words: str) -> NoReturn:
-    raise MalformedBody(f"query option {option}: {words}", ((f"?{option}", words),))
 
 
 Options = Annotated[TrainerOptions, Depends(options_of)]
