@@ -83,17 +83,19 @@ class ArraySummary(Collector):
 
 
 class CallableGauge(Collector):
-    """A gauge over one label that is read when it is scraped."""
+    """A gauge that is read when it is scraped: label value → number; without labels, of an empty one."""
 
-    def __init__(self, name: str, documentation: str, label: str, read: Callable[[], Mapping[str, float]]) -> None:
-        self._name, self._documentation, self._label = name, documentation, label
+    def __init__(
+        self, name: str, documentation: str, labels: Sequence[str], read: Callable[[], Mapping[str, float]]
+    ) -> None:
+        self._name, self._documentation, self._labels = name, documentation, labels
         self._read = read
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
-        return [GaugeMetricFamily(self._name, self._documentation, labels=[self._label])]
+        return [GaugeMetricFamily(self._name, self._documentation, labels=self._labels)]
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        family = GaugeMetricFamily(self._name, self._documentation, labels=[self._label])
-        for kind, value in self._read().items():
-            family.add_metric([kind], value)
+        family = GaugeMetricFamily(self._name, self._documentation, labels=self._labels)
+        for label_value, number in self._read().items():
+            family.add_metric([label_value] if self._labels else [], number)
         return [family]

@@ -147,9 +147,11 @@ class Batcher:
         self._observe(jobs, pack, computed, readouts)
 
     def _observe(self, jobs: Sequence[Job], pack: Pack, computed: Computed, readouts: Sequence[Readout]) -> None:
+        response_tokens = [job.num_response_tokens for job in jobs]
         try:
-            self._metrics.observe_pack(pack, sum(job.num_response_tokens for job in jobs), computed.seconds)
+            self._metrics.observe_pack(pack, sum(response_tokens), computed.seconds)
             self._metrics.observe_readouts([readout for readout in readouts if readout.is_finite])
+            self._metrics.observe_lengths(computed.output.scores_R, response_tokens, pack)
         except ValueError:  # more objectives than the model says, say: no reason to stop scoring
             logger.exception("the metrics do not take the readouts of pack %d", self._num_packs)
 

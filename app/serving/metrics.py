@@ -14,6 +14,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from app.domain import FloatArray, ModelInfo, Readout
 from app.packing import Pack
 from app.serving.array_metrics import ArrayHistogram, ArraySummary, CallableGauge, Series
+from app.serving.drift import ScoreDrift
+from app.serving.length_correlation import LengthCorrelation
 from app.text.foreign_templates import Oddity
 
 DropReason = Literal["cancelled", "deadline", "overload"]
@@ -103,6 +105,18 @@ METRICS: tuple[MetricSpec, ...] = (
     MetricSpec(
         "armoserve_gating_entropy", "histogram", (), "Entropy in nats of the gating coefficients over objectives"
     ),
+    MetricSpec(
+        "armoserve_score_length_correlation",
+        "gauge",
+        (),
+        "Spearman of score and response tokens within a prompt, mean over the last 256 with three or more responses",
+    ),
+    MetricSpec(
+        "armoserve_score_drift",
+        "gauge",
+        ("against",),
+        "Population stability index of the last 2048 scores: against the manifest's quantiles, and the 2048 before",
+    ),
 )
 
 
@@ -131,8 +145,7 @@ class Metrics:
 
     def watch_device_memory(self, read: Callable[[], Mapping[str, float]]) -> None:
         """Read `armoserve_device_memory_bytes` at every scrape from `read`: kind of memory → bytes."""
-        spec = _spec("armoserve_device_memory_bytes")
-        self.registry.register(CallableGauge(spec.name, spec.meaning, spec.labels[0], read))
+        self._read_at_scrape("armoserve_device_memory_bytes", read)
 
     def observe_pack(self, pack: Pack, response_tokens: int, seconds: float) -> None:
         """Count a forward pass in that took `seconds` and carried `response_tokens` of responses."""
@@ -151,11 +164,17 @@ class Metrics:
         self._rewards.observe(np.stack([readout.rewards for readout in readouts]))
         scores = [readout.score for readout in readouts if readout.score is not None]
         self._score.observe(np.array(scores, dtype=np.float32).reshape(-1, 1))
+        self._drift.observe(scores)
         gating = [readout.gating for readout in readouts if readout.gating is not None]
         if gating:
             gating_RK = np.stack(gating)
             self._gating.observe(gating_RK)
             self._gating_entropy.observe(_entropy(gating_RK)[:, None])
+
+    def observe_lengths(self, scores_R: FloatArray | None, response_tokens_R: Sequence[int], pack: Pack) -> None:
+        """Hold the scores of a pack's responses, where the model gives some, against their lengths."""
+        if scores_R is not None and pack.num_responses > 2:
+            self._length_correlation.observe(scores_R, response_tokens_R, pack.prefix_of_response_R)
 
     def _register_arrays(self, info: ModelInfo) -> None:
         objectives = [Series(one.name, _bounds(one.quantiles)) for one in info.objectives]
@@ -167,6 +186,9 @@ class Metrics:
         spec = _spec("armoserve_gating_coefficient")
         self._gating = ArraySummary(spec.name, spec.meaning, spec.labels[0], info.objective_names)
         self.registry.register(self._gating)
+        self._drift, self._length_correlation = ScoreDrift(info.score_quantiles), LengthCorrelation()
+        self._read_at_scrape("armoserve_score_drift", self._drift.read)
+        self._read_at_scrape("armoserve_score_length_correlation", self._length_correlation.read)
 
     def _counter(self, name: str, *label_values: str) -> Counter:
         spec = _spec(name)
@@ -182,6 +204,10 @@ class Metrics:
     def _histogram(self, name: str, buckets: Sequence[float]) -> Histogram:
         spec = _spec(name)
         return Histogram(name, spec.meaning, spec.labels, registry=self.registry, buckets=buckets)
+
+    def _read_at_scrape(self, name: str, read: Callable[[], Mapping[str, float]]) -> None:
+        spec = _spec(name)
+        self.registry.register(CallableGauge(name, spec.meaning, spec.labels, read))
 
     def _array_histogram(self, name: str, series: Sequence[Series]) -> ArrayHistogram:
         spec = _spec(name)
