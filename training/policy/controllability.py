@@ -1,7 +1,8 @@
 """Whether a policy gives the intensities that it is asked for (MOSLIM, Fig. 5 and 6). Knows no service and no model.
 
 Prompts are asked with every level of every dimension, and of every pair of dimensions, as prefix. Judges classify the
-responses to the prompts as they are, without prefix; all judges are shown the same responses.
+responses to the prompts as they are, without prefix; all judges are shown the same responses. What was asked for they
+are told beside the prompts, for the mapped reward (Eq. 11).
 
 The unit is the prompt: what is measured of it is averaged over prompts, and the 95% intervals resample prompts.
 Slope and Spearman's ρ are within a prompt, so that prompts which get higher levels whatever is asked add no noise.
@@ -11,7 +12,7 @@ P prompts · L levels of a dimension · H intensity heads
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import rankdata
@@ -28,10 +29,21 @@ from training.policy.sampling import Sampler
 Prompt = tuple[Message, ...]
 Probabilities = Mapping[str, Sequence[float]]
 """Per head, the probability of each of its levels."""
-Classify = Callable[[Sequence[Prompt], Sequence[str]], list[Probabilities | None]]
-"""None where a response could not be classified."""
 AddPrefix = Callable[[Prompt, Mapping[str, int]], Prompt]
 Targets = dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a judge says of one response."""
+
+    probabilities: Probabilities
+    reward: float | None
+    """The mapped reward for the targets; None without any."""
+
+
+Classify = Callable[[Sequence[Prompt], Sequence[str], Mapping[str, int]], list[Judgement | None]]
+"""Of prompts, responses, and the targets of all of them; None where a response could not be classified."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +95,16 @@ class Judged:
     heads: tuple[str, ...]
     expected_PH: Float64Array
     classified_PH: Float64Array
+    reward_P: Float64Array
+    """NaN where nothing is asked for, too."""
     num_responses: int
     num_failed: int
 
     def cell(self, seed: int) -> Cell:
         """Average over prompts."""
         expected, classified = (self._means(values_PH, seed) for values_PH in (self.expected_PH, self.classified_PH))
-        return Cell(self.targets, expected, classified, self.num_responses, self.num_failed)
+        reward = measured(self.reward_P, seed)
+        return Cell(self.targets, expected, classified, reward, self.num_responses, self.num_failed)
 
     def _means(self, values_PH: Float64Array, seed: int) -> dict[str, Measured]:
         means = {head: measured(values_PH[:, index], seed) for index, head in enumerate(self.heads)}
@@ -125,7 +140,25 @@ def _as_seen(
         DimensionPair(*pair, tuple(by_targets[tuple(each.items())].cell(asked.seed) for each in asked.of_pair(*pair)))
         for pair in asked.pairs()
     )
-    return Controllability(asked.policy, name, by_targets[()].cell(asked.seed), dimensions, pairs)
+    rewards_P = np.mean([cell.reward_P for cell in by_targets.values() if cell.targets], axis=0)
+    prompt_rewards = tuple(float(reward) if np.isfinite(reward) else None for reward in rewards_P)
+    reward = measured(rewards_P, asked.seed)
+    plain = by_targets[()].cell(asked.seed)
+    return Controllability(asked.policy, name, plain, dimensions, pairs, prompt_rewards, reward, over_sft=None)
+
+
+def compared(results: ControllabilityResults, sft: ControllabilityResults) -> ControllabilityResults:
+    """Add how far each judge's mapped reward is above the SFT policy's, on the same prompts.
+
+    Raises:
+        ValueError: the two were measured on other numbers of prompts, or before other numbers of judges.
+    """
+    judges = []
+    for seen, before in zip(results.judges, sft.judges, strict=True):
+        of_prompts = zip(seen.prompt_rewards, before.prompt_rewards, strict=True)
+        rises = [after - first for after, first in of_prompts if after is not None and first is not None]
+        judges.append(replace(seen, over_sft=measured(rises, results.seed)))
+    return replace(results, judges=tuple(judges))
 
 
 def judged(classify: Classify, asked: Asked, targets: Targets, responses: Sequence[Sequence[str]]) -> Judged:
@@ -136,33 +169,33 @@ def judged(classify: Classify, asked: Asked, targets: Targets, responses: Sequen
     """
     prompts = [prompt for prompt, texts in zip(asked.prompts, responses, strict=True) for _ in texts]
     texts = [text for of_prompt in responses for text in of_prompt]
-    answers = classify(prompts, texts)
+    answers = classify(prompts, texts, targets)
     if len(answers) != len(texts):
         raise ValueError(f"the judge gave {len(answers)} answers for {len(texts)} responses")
     heads = tuple(asked.levels)
     expected_PH, classified_PH = (
-        _means_of_prompts(answers, len(responses), heads, level_of)
-        for level_of in (expected_intensity, classified_intensity)
+        np.stack([_prompt_means(answers, len(responses), _level_of(head, intensity)) for head in heads], axis=-1)
+        for intensity in (expected_intensity, classified_intensity)
     )
+    reward_P = _prompt_means(answers, len(responses), _reward_of)
     num_failed = sum(answer is None for answer in answers)
-    return Judged(targets, heads, expected_PH, classified_PH, len(texts), num_failed)
+    return Judged(targets, heads, expected_PH, classified_PH, reward_P, len(texts), num_failed)
 
 
-def _means_of_prompts(
-    answers: Sequence[Probabilities | None],
-    num_prompts: int,
-    heads: Sequence[str],
-    level_of: Callable[[Float64Array], float],
+def _level_of(head: str, intensity: Callable[[Float64Array], float]) -> Callable[[Judgement], float]:
+    return lambda answer: intensity(np.asarray(answer.probabilities[head]))
+
+
+def _reward_of(answer: Judgement) -> float:
+    return np.nan if answer.reward is None else answer.reward
+
+
+def _prompt_means(
+    answers: Sequence[Judgement | None], num_prompts: int, value_of: Callable[[Judgement], float]
 ) -> Float64Array:
-    """Return (P, H) the mean level over each prompt's answers, NaN where it has none."""
-    per_prompt = len(answers) // num_prompts
-    means_PH = np.full((num_prompts, len(heads)), np.nan)
-    for prompt in range(num_prompts):
-        given = [each for each in answers[prompt * per_prompt : (prompt + 1) * per_prompt] if each is not None]
-        for column, head in enumerate(heads):
-            if given:
-                means_PH[prompt, column] = np.mean([level_of(np.asarray(each[head])) for each in given])
-    return means_PH
+    """Return (P,) the mean over each prompt's answers, NaN where it has none."""
+    of_prompts = np.array_split(np.array([np.nan if each is None else value_of(each) for each in answers]), num_prompts)
+    return np.array([np.mean(known) if len(known := of[np.isfinite(of)]) else np.nan for of in of_prompts])
 
 
 def _dimension(name: str, cells: Sequence[Judged], seed: int) -> Dimension:

@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Final
 
 from app.client import ItemError, RewardClient
-from app.client_results import HeadIntensity
+from app.client_results import ClassifiedResponse
 from app.domain import IntensityHead, Item
 from training.errors import InvalidRecipe
 from training.policy.configs import PolicyRecipe
-from training.policy.controllability import Asked, Classify, Probabilities, measure
+from training.policy.controllability import Asked, Classify, Judgement, compared, measure
 from training.policy.dpa_wiring import Samplers
 from training.policy.moslim_wiring import askable
 from training.policy.policy import Policy, Prompt, sft_policy
 from training.policy.prompts import read_prompts, with_targets
 from training.policy.report import CONTROLLABILITY
-from training.policy.results import ControllabilityResults, write_results
+from training.policy.results import ControllabilityResults, Measured, write_results
 from training.policy.rewards import check_no_prefix, served_heads
 from training.policy.service import client_of
 
@@ -33,7 +33,7 @@ MEASURED: Final = ("ppo", "rloo", "online_dpo", "morlhf", "rewarded_soups")
 
 @dataclass(frozen=True, slots=True)
 class ServiceJudge:
-    """The service's intensity heads as a judge, who must see no prefix.
+    """The service's intensity heads and reward mapping as a judge, who must see no prefix.
 
     Raises, when called:
         LeakedPrefix: a prompt begins with a tag that names a head.
@@ -43,19 +43,21 @@ class ServiceJudge:
     client: RewardClient
     heads: tuple[IntensityHead, ...]
 
-    def __call__(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[Probabilities | None]:
-        """Return the class probabilities of each head, None where the service has an error for the response."""
+    def __call__(
+        self, prompts: Sequence[Prompt], responses: Sequence[str], targets: Mapping[str, int]
+    ) -> list[Judgement | None]:
+        """Return class probabilities and mapped reward, None where the service has an error for the response."""
         for prompt in prompts:
             check_no_prefix(prompt, self.heads)
         items = [Item(prompt, (text,)) for prompt, text in zip(prompts, responses, strict=True)]
         return [
-            None if isinstance(result, ItemError) else _probabilities(result.responses[0].heads)
-            for result in self.client.moslim_classify(items)
+            None if isinstance(result, ItemError) else _judgement(result.responses[0])
+            for result in self.client.moslim_classify(items, targets or None)
         ]
 
 
-def _probabilities(heads: Mapping[str, HeadIntensity]) -> dict[str, tuple[float, ...]]:
-    return {name: head.probabilities for name, head in heads.items()}
+def _judgement(response: ClassifiedResponse) -> Judgement:
+    return Judgement({name: head.probabilities for name, head in response.heads.items()}, response.reward)
 
 
 @contextmanager
@@ -104,16 +106,20 @@ def asked_of(recipe: PolicyRecipe, heads: tuple[IntensityHead, ...]) -> Asked:
 
 
 def summary(results: ControllabilityResults) -> Iterator[str]:
-    """Say per judge and dimension what was measured, a line each."""
+    """Say per judge the mapped reward, and per judge and dimension the levels, a line each."""
     for seen in results.judges:
+        rise = "" if seen.over_sft is None else f", over {SFT} {_said(seen.over_sft)}"
+        yield f"{seen.policy}, {seen.judge}: mapped reward {_said(seen.reward)}{rise}"
         for dimension in seen.dimensions:
             got = " ".join(
                 f"{cell.expected[dimension.name].value:.2f}" if dimension.name in cell.expected else "–"
                 for cell in dimension.cells
             )
-            rho = dimension.spearman
-            said = "–" if rho is None else f"{rho.value:+.2f} [{rho.low:+.2f}, {rho.high:+.2f}]"
-            yield f"{seen.policy}, {seen.judge}: {dimension.name} got {got}, Spearman {said}"
+            yield f"{seen.policy}, {seen.judge}: {dimension.name} got {got}, Spearman {_said(dimension.spearman)}"
+
+
+def _said(found: Measured | None) -> str:
+    return "–" if found is None else f"{found.value:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
 
 
 def run(recipe: PolicyRecipe) -> None:
@@ -126,8 +132,10 @@ def run(recipe: PolicyRecipe) -> None:
     with judges_of(recipe) as judges:
         asked = asked_of(recipe, judges[SERVICE].heads)
         classifies: dict[str, Classify] = dict(judges)
+        found: dict[str, ControllabilityResults] = {}
         for name, folder in policies_of(recipe).items():
             sampler = samplers(name, folder, recipe.evaluation.temperature)
             results = measure(sampler, classifies, replace(asked, policy=name))
-            write_results(results, Path(recipe.work_folder) / CONTROLLABILITY / f"{name}.json")
-            print("\n".join(summary(results)), flush=True)
+            found[name] = results if name == SFT else compared(results, found[SFT])
+            write_results(found[name], Path(recipe.work_folder) / CONTROLLABILITY / f"{name}.json")
+            print("\n".join(summary(found[name])), flush=True)

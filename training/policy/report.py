@@ -67,16 +67,18 @@ def _absent(runs: Mapping[str, Sequence[Path]]) -> list[Element]:
 
 def _controllability(
     runs: Mapping[str, Sequence[Path]],
-) -> tuple[dict[str, Sequence[Controllability]], list[Element]]:
-    """Read what was measured of every policy of every seed; also say what cannot be read."""
-    found: dict[str, Sequence[Controllability]] = {}
+) -> tuple[dict[str, dict[str, Sequence[Controllability]]], list[Element]]:
+    """Read what was measured of every policy, by seed; also say what cannot be read."""
+    found: dict[str, dict[str, Sequence[Controllability]]] = {}
     problems = []
     for run, folders in runs.items():
         for folder in folders:
             seed = f", {folder.name}" if len(folders) > 1 else ""
             for path in sorted((folder / CONTROLLABILITY).glob("*.json")):
+                policy = named(run, path.stem)
                 try:
-                    found[f"{named(run, path.stem)}{seed}"] = read_results(ControllabilityResults, path).judges
+                    judges = read_results(ControllabilityResults, path).judges
+                    found.setdefault(policy, {})[f"{policy}{seed}"] = judges
                 except DamagedArtifact as error:
                     problems.append(missing(f"{run}{seed}: {error}"))
     return found, problems

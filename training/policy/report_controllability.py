@@ -9,20 +9,20 @@ from training.figures.numbers import NOTHING, count, number, signed
 from training.figures.plane import Plane, plots
 from training.figures.strips import Mark, Row, Span, Strips, legend
 from training.policy.radar import LEAST_AXES, Web, radar
+from training.policy.report_mapped_reward import Named, Seeds, learned
 from training.policy.results import Cell, Controllability, Dimension, DimensionPair, Measured
 
 COLOURS: Final = ("first", "second", "third", "fourth")
 LARGEST_LEVEL: Final = 7
 """Of the style's colours; 8 is too dark for a number."""
-Named = Mapping[str, Sequence[Controllability]]
-"""By the name of policy and run: what its judges say."""
 
 
-def controllability_section(found: Named) -> list[Element]:
-    """Draw what level each requested level gets, and the rank correlation of the two."""
+def controllability_section(found: Seeds) -> list[Element]:
+    """Draw what was learned, what level each requested level gets, and the rank correlation of the two."""
     if not found:
         return [missing("No policy was measured for controllability: run the stage controllability.")]
-    return [_correlations(found), _lines(found), *_pairs(found), *_radars(found)]
+    named = {name: judges for seeds in found.values() for name, judges in seeds.items()}
+    return [*learned(found), _correlations(named), _lines(named), *_pairs(named), *_radars(named)]
 
 
 def _judges(found: Named) -> dict[str, str]:

@@ -29,6 +29,8 @@ class Cell:
     """Per head, the mean level Σ c · p[c]."""
     classified: dict[str, Measured]
     """Per head, the most probable level."""
+    reward: Measured | None
+    """The judge's mapped reward for these targets (Eq. 11); None where nothing is asked for, or nothing was scored."""
     num_responses: int
     num_failed: int
     """Responses that the judge could not classify: in no mean."""
@@ -66,6 +68,12 @@ class Controllability:
     """Of the prompts as they are."""
     dimensions: tuple[Dimension, ...]
     pairs: tuple[DimensionPair, ...]
+    prompt_rewards: tuple[float | None, ...]
+    """Of each prompt the mean of the mapped reward over all cells that ask for something; None where one has none."""
+    reward: Measured | None
+    """Their mean, in the units of this judge's own service: it compares policies, not judges."""
+    over_sft: Measured | None
+    """By how much they are above the SFT policy's, prompt by prompt; None where that was not compared."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,7 @@ def cell(targets: dict[str, int], strength: float) -> Cell:
         name: around(middle + strength * (targets.get(name, middle) - middle), 0.05 * LEVELS[name])
         for name, middle in middles.items()
     }
-    return Cell(targets, got, got, num_responses=100, num_failed=0)
+    return Cell(targets, got, got, around(strength) if targets else None, num_responses=100, num_failed=0)
 
 
 def controllability(policy: str, judge: str, strength: float) -> Controllability:
@@ -90,7 +90,8 @@ def controllability(policy: str, judge: str, strength: float) -> Controllability
         for index, first in enumerate(names)
         for second in names[index + 1 :]
     )
-    return Controllability(policy, judge, cell({}, strength), dimensions, pairs)
+    plain, reward, over_sft = cell({}, strength), around(strength), around(strength / 2, 0.02)
+    return Controllability(policy, judge, plain, dimensions, pairs, (strength,) * 50, reward, over_sft)
 
 
 def dpa_results() -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -10,10 +12,14 @@ from app.client import ItemError, MoslimResult, RewardClient, ScoreResult
 from app.client_results import ClassifiedResponse, HeadIntensity
 from app.domain import Item, Message
 from training.errors import InvalidRecipe, LeakedPrefix
+from training.policy import controllability_wiring as wiring
 from training.policy.baselines_configs import MorlhfConfig
 from training.policy.baselines_wiring import PlainPrompts, fixed_reward
 from training.policy.configs import PolicyRecipe
+from training.policy.controllability import Asked, Judgement, Prompt
 from training.policy.controllability_wiring import ServiceJudge
+from training.policy.measuring_configs import ControllabilityConfig
+from training.policy.results import ControllabilityResults, Measured, read_results
 from training.policy.rewards import served_heads
 
 HEADS = {"helpfulness": 5, "harmless": 2}
@@ -58,7 +64,8 @@ def _directed(preference: Mapping[str, float], item: Item) -> float:
 
 def _classified(item: Item, index: int, targets: Any) -> MoslimResult:
     heads = {name: HeadIntensity((1.0,) + (0.0,) * (count - 1), 1, 1.0) for name, count in HEADS.items()}
-    reward = None if targets is None else 10.0 * len(targets[index]) + sum(targets[index].values())
+    own = targets[index] if isinstance(targets, list) else targets
+    reward = None if own is None else 10.0 * len(own) + sum(own.values())
     return MoslimResult((ClassifiedResponse(heads, reward),), None, False)
 
 
@@ -114,17 +121,62 @@ def test_the_prompts_of_a_step_have_no_prefix_and_repeat() -> None:
     assert len(drawn(1)) == 4
 
 
-def test_a_judge_gives_probabilities_and_none_for_an_error() -> None:
+def test_a_judge_gives_probabilities_and_the_reward_of_the_targets_and_none_for_an_error() -> None:
     made_up, given = client()
     judge = ServiceJudge(given, served_heads(made_up.info()))
-    answers = judge(PROMPTS, ["x", "fails"])
-    assert answers == [{"helpfulness": (1.0, 0.0, 0.0, 0.0, 0.0), "harmless": (1.0, 0.0)}, None]
-    assert made_up.asked == [None], "no target: a judge does not know what was asked for"
+    probabilities = {"helpfulness": (1.0, 0.0, 0.0, 0.0, 0.0), "harmless": (1.0, 0.0)}
+    assert judge(PROMPTS, ["x", "fails"], {"helpfulness": 5}) == [Judgement(probabilities, 15.0), None]
+    assert judge(PROMPTS, ["x", "fails"], {}) == [Judgement(probabilities, None), None]
+    assert made_up.asked == [{"helpfulness": 5}, None], "beside the prompts, and none where none is asked for"
 
 
 def test_a_judge_refuses_a_prompt_with_a_prefix() -> None:
     made_up, given = client()
     judge = ServiceJudge(given, served_heads(made_up.info()))
     with pytest.raises(LeakedPrefix):
-        judge([(Message("user", "<harmless 1> two"),)], ["x"])
+        judge([(Message("user", "<harmless 1> two"),)], ["x"], {"harmless": 1})
     assert made_up.asked == []
+
+
+class ByLength:
+    """A judge whose reward is the response's length, whatever is asked for."""
+
+    heads = served_heads(MadeUpClient().info())
+
+    def __call__(
+        self, prompts: Sequence[Prompt], responses: Sequence[str], targets: Mapping[str, int]
+    ) -> list[Judgement | None]:
+        uniform = {head.name: [1 / head.classes] * head.classes for head in self.heads}
+        return [Judgement(uniform, float(len(text)) if targets else None) for text in responses]
+
+
+class Constant:
+    """Gives one response to whatever it is asked."""
+
+    def __init__(self, response: str) -> None:
+        self.response = response
+
+    def sample(self, prompts: Sequence[Prompt], n: int, seed: int) -> list[list[str]]:
+        return [[self.response] * n for _ in prompts]
+
+
+def test_each_policy_is_compared_with_the_sft_policy_and_said_in_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = ControllabilityConfig(responses_per_prompt=1)
+    asked = Asked("", PROMPTS, HEADS, lambda prompt, _: prompt, config)
+    monkeypatch.setattr(wiring, "judges_of", lambda _: nullcontext({"service": ByLength()}))
+    monkeypatch.setattr(wiring, "asked_of", lambda *_: asked)
+    monkeypatch.setattr(wiring, "policies_of", lambda _: {"sft": "x", "ppo": "xxx"})
+    monkeypatch.setattr(wiring, "Samplers", lambda _: lambda name, folder, temperature: Constant(folder))
+    wiring.run(PolicyRecipe(str(tmp_path)))
+    sft, ppo = (
+        read_results(ControllabilityResults, tmp_path / "controllability" / f"{name}.json").judges[0]
+        for name in ("sft", "ppo")
+    )
+    assert (sft.reward, sft.over_sft) == (Measured(1.0, 1.0, 1.0, 2), None)
+    assert (ppo.reward, ppo.over_sft) == (Measured(3.0, 3.0, 3.0, 2), Measured(2.0, 2.0, 2.0, 2))
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "sft, service: mapped reward +1.00 [+1.00, +1.00]"
+    assert printed[3] == "ppo, service: mapped reward +3.00 [+3.00, +3.00], over sft +2.00 [+2.00, +2.00]"
+    assert printed[5] == "ppo, service: harmless got 1.50 1.50, Spearman +0.00 [+0.00, +0.00]"

@@ -4,16 +4,18 @@ import json
 import math
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.training.policy.made_up_runs import LEVELS, write_log, write_runs
+from tests.training.policy.made_up_runs import LEVELS, controllability, write_log, write_runs
 from training.errors import InvalidRecipe
 from training.policy.measuring_configs import PolicyReportConfig
 from training.policy.radar import Web, radar
 from training.policy.report import page
 from training.policy.report_learning import MOST_POINTS, RunLogs, read_runs, service_section, thinned
+from training.policy.report_mapped_reward import learned
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +106,27 @@ def test_controllability_has_lines_with_intervals_a_row_per_dimension_and_judges
         assert all(float(line.get("y1", 0)) > float(line.get("y2", 0)) for line in intervals)
     rows = [said(row) for row in _rows(controlled)]
     assert rows.count("helpfulness, 5 levels +0.78 +0.58 +0.60 +0.45") == 3, "one per seed"
+
+
+def test_what_was_learned_is_a_row_per_policy_and_judge_with_intervals_or_the_range_of_seeds() -> None:
+    found = {
+        "SFT": {"SFT": [replace(controllability("sft", "service", 0.0), over_sft=None)]},
+        "RLOO": {f"RLOO, {seed}": [controllability("rloo", "service", 0.2 * seed)] for seed in (1, 2, 3)},
+    }
+    rows = [said(row) for part in learned(found) for row in _rows(part)]
+    assert rows[0] == "policy and judge mapped reward over SFT ρ, helpfulness ρ, honesty ρ, harmless"
+    indifferent = " +0.000 (−0.040 to +0.040)" * len(LEVELS)
+    assert rows[1] == f"SFT, judge: service +0.000 (−0.100 to +0.100) –{indifferent}"
+    seeds = "+0.400 (+0.200 to +0.600, 3 seeds) +0.200 (+0.100 to +0.300, 3 seeds)"
+    assert rows[2] == f"RLOO, judge: service {seeds}{' +0.520 (+0.260 to +0.780, 3 seeds)' * len(LEVELS)}"
+    assert "RLOO, 1, judge: service +0.200 (+0.100 to +0.300) +0.100 (+0.080 to +0.120)" in rows[5]
+    assert len(rows) == 1 + 2 + 1 + 4, "all seeds of a policy together, then apart"
+
+
+def test_what_was_learned_is_on_the_page_before_each_judge(body: ET.Element) -> None:
+    rows = [said(row) for row in _rows(section(body, "Controllability"))]
+    assert any(row.startswith("PPO, judge: second +0.450 (+0.450 to +0.450, 3 seeds) +0.225") for row in rows)
+    assert any(row.startswith("PPO, ppo-2, judge: second +0.450 (+0.350 to +0.550) +0.225") for row in rows)
 
 
 def test_pairs_are_maps_of_levels_and_a_radar_shows_the_highest(body: ET.Element) -> None:
