@@ -25,7 +25,7 @@ from app.api.problems import install_problem_responses, problem_response
 from app.api.request_context import RequestContext
 from app.api.server import DrainingServer
 from app.api.state import Limits, ServedModel, ServerState
-from app.api.trainers import get_reward
+from app.api.trainers import get_reward, routes
 from app.domain import Item, Message, ModelInfo
 from app.engine import Engine
 from app.errors import DevicePoisoned, InvalidSetting, RequestError
@@ -120,7 +120,7 @@ def create_app(settings: Settings, load: Callable[[Settings], Engine] = load_eng
         lifespan=partial(_lifespan, settings=settings, load=load),
     )
     app.state.server = state
-    for router in (scoring.router, get_reward.router, operations.router, documentation.router):
+    for router in (scoring.router, get_reward.router, routes.router, operations.router, documentation.router):
         app.include_router(router)
     install_problem_responses(app)
     _install_layers(app, settings, state)
@@ -176,14 +176,10 @@ def _install_layers(app: FastAPI, settings: Settings, state: ServerState) -> Non
             allow_origins=settings.cors_origins,
             allow_methods=["*"],
             allow_headers=["*"],
-            expose_headers=["Retry-After", "X-Request-Id"],
+            expose_headers=["Retry-After", "Server-Timing", "X-Request-Id"],
         )
-    paths = frozenset(app.openapi()["paths"])
-
-    def observe(path: str, status: int, seconds: float) -> None:
-        state.observe_request(path if path in paths else "other", status, seconds)
-
-    app.add_middleware(RequestContext, observe=observe, answer_failure=problem_response)
+    routes = frozenset(app.openapi()["paths"])
+    app.add_middleware(RequestContext, routes=routes, observe=state.observe_request, answer_failure=problem_response)
 
 
 def _text_renderer(engine: Engine) -> RenderText:

@@ -17,24 +17,41 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import models_json_schema
 
 from app.api.dependencies import TIMEOUT_HEADER
+from app.api.examples import examples_for, options_for
 from app.api.problems import MEDIA_TYPE
 from app.api.schemas import MoslimBody, ObjectivesBody, ScoreBody, TokenizeBody
 from app.api.service_answers import ProblemAnswer
 from app.api.trainers.get_reward import RewardBody
+from app.api.trainers.llamafactory import ScoreEvaluationBody
+from app.api.trainers.nim import ChatBody
 from app.api.trainers.options import query_parameters
+from app.api.trainers.rerank import RerankBody
+from app.api.trainers.vllm import ClassifyBody, EmbeddingsBody, PoolingBody
 from app.domain import ModelInfo
 
 REF_TEMPLATE = "#/components/schemas/{model}"
+TRAINER_BODIES: Mapping[str, type[BaseModel]] = MappingProxyType(
+    {
+        "/get_reward": RewardBody,
+        "/v1/score/evaluation": ScoreEvaluationBody,
+        "/classify": ClassifyBody,
+        "/pooling": PoolingBody,
+        "/v1/embeddings": EmbeddingsBody,
+        "/v1/chat/completions": ChatBody,
+        "/rerank": RerankBody,
+        "/v1/rerank": RerankBody,
+        "/v2/rerank": RerankBody,
+    }
+)
 BODIES: Mapping[str, type[BaseModel]] = MappingProxyType(
     {
         "/score": ScoreBody,
         "/objectives": ObjectivesBody,
         "/moslim-classify": MoslimBody,
         "/tokenize": TokenizeBody,
-        "/get_reward": RewardBody,
+        **TRAINER_BODIES,
     }
 )
-TRAINER_PATHS = frozenset({"/get_reward"})
 HEADERS: tuple[dict[str, Any], ...] = (
     {
         "name": TIMEOUT_HEADER,
@@ -120,42 +137,15 @@ def openapi_document(app: FastAPI, info: ModelInfo | None) -> dict[str, Any]:
     return document
 
 
-def examples_for(info: ModelInfo | None) -> dict[str, dict[str, Any]]:
-    """Return a body per route that the served weights can answer."""
-    item = {
-        "prompt": 'What are some synonyms for the word "beautiful"?',
-        "responses": ["Nicely, Beautifully, Handsome, Stunning, Wonderful", "No."],
-    }
-    score: dict[str, Any] = dict(item)
-    targets: dict[str, int] = {"helpfulness": 5, "honesty": 3}
-    if info is not None:
-        if not info.has_scalar:
-            score["preferences"] = [{info.objective_names[0]: 1.0}]
-        targets = {head.name: head.classes for head in info.heads}
-    return {
-        "/score": score,
-        "/objectives": {**score, "top_k": 3} if info is None or info.has_gating else score,
-        "/moslim-classify": {**item, "targets": targets},
-        "/tokenize": item,
-        "/get_reward": {
-            "prompt": [{"role": "user", "content": item["prompt"]}],
-            "response": item["responses"][0],
-            "label": None,
-        },
-    }
-
-
 def _parameters(path: str, info: ModelInfo | None) -> list[dict[str, Any]]:
     headers = HEADERS[1:] if path == "/tokenize" else HEADERS
-    if path not in TRAINER_PATHS:
-        return list(headers)
-    needs_preference = info is not None and not info.has_scalar
-    examples = {"preference": f"{info.objective_names[0]}:1"} if info is not None and needs_preference else {}
-    return [*query_parameters(examples), *headers]
+    return [*query_parameters(options_for(path, info)), *headers] if path in TRAINER_BODIES else list(headers)
 
 
 def _body_schemas() -> dict[str, Any]:
-    _, bodies = models_json_schema([(body, "validation") for body in BODIES.values()], ref_template=REF_TEMPLATE)
+    _, bodies = models_json_schema(
+        [(body, "validation") for body in dict.fromkeys(BODIES.values())], ref_template=REF_TEMPLATE
+    )
     problem = TypeAdapter(ProblemAnswer).json_schema(ref_template=REF_TEMPLATE)
     return {**bodies["$defs"], **problem.pop("$defs"), "ProblemAnswer": problem}
 

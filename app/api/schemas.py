@@ -19,7 +19,7 @@ LARGEST_WEIGHT = 1e100
 FORMS = "an item is {prompt, responses}, {prompt, response} or {messages}"
 BODY_FORMS = f"a body has items or is one item; {FORMS}"
 ITEM_FIELDS = ("prompt", "responses", "response", "messages")
-PAIR_FIELDS = frozenset({"text_1", "text_2", "data_1", "data_2", "queries"})
+PAIR_FIELDS = frozenset({"text_1", "text_2", "data_1", "data_2", "queries", "documents"})
 """What vLLM's own /score takes: pairs of texts."""
 
 
@@ -88,7 +88,7 @@ class ItemFields(StrictModel):
             InvalidConversation: the turns are out of order, or there is no response.
         """
         if self.messages is not None:
-            return _conversation_item([message.to_message() for message in self.messages])
+            return conversation_item([message.to_message() for message in self.messages])
         responses = (self.response,) if self.response is not None else tuple(self.responses or ())
         if isinstance(self.prompt, str):
             return Item((Message("user", self.prompt),), responses)
@@ -235,7 +235,12 @@ def _item_or_error(fields: ItemFields) -> Item | ArmoserveError:
         return error
 
 
-def _conversation_item(messages: list[Message]) -> Item:
+def conversation_item(messages: Sequence[Message]) -> Item:
+    """Return a whole conversation as the item whose response is its last message.
+
+    Raises:
+        InvalidConversation: the turns are out of order, or the last is not the assistant's.
+    """
     if not messages or messages[-1].role != "assistant":
         raise InvalidConversation("the last message must be the assistant's: it is the response to rate")
     return Item(tuple(messages[:-1]), (messages[-1].content,))

@@ -8,6 +8,8 @@ import pytest
 from fastapi import Request
 
 from app.api.dependencies import deadline_of
+from app.api.documentation import TRAINER_BODIES
+from tests.api.bad_trainer_bodies import BAD_TRAINER_BODIES
 from tests.api.fake_engine import FAIL, HOLD, NAN
 from tests.api.serving import Served
 
@@ -65,6 +67,9 @@ BAD_BYTES: dict[str, tuple[bytes, str]] = {
     "deep nesting": (b"[" * 100_000, "nested too deeply"),
 }
 
+OF_NATIVE_FIELDS = {"a lone surrogate", "a lone surrogate in a response", "a lone surrogate in a turn"}
+"""Those in which a field of the native routes is at fault, and not the JSON."""
+
 BAD_BODIES: dict[str, tuple[Any, tuple[int, str], str]] = {
     "no items": ({"items": None}, MALFORMED, "a body has items or is one item; an item is {prompt, responses}"),
     "no field": ({}, MALFORMED, "an item is {prompt, responses}, {prompt, response} or {messages}"),
@@ -121,7 +126,12 @@ BAD_BODIES: dict[str, tuple[Any, tuple[int, str], str]] = {
     "an unknown objective": (item(preferences=[{"lenght": 1}]), UNKNOWN, "length, vowels, questions, talkative"),
     "an unknown objective in a composite": (item(composites={"new": {"lenght": 1}}), UNKNOWN, "'lenght'"),
     "a composite that hides an objective": (item(composites={"length": {"vowels": 1}}), MALFORMED, "'length'"),
-    "vLLM's pair of texts": ({"text_1": SECRET, "text_2": [SECRET], "model": "m"}, MALFORMED, "/rerank"),
+    "vLLM's pair of texts": ({"text_1": SECRET, "text_2": [SECRET], "model": "m"}, MALFORMED, "text_1 and text_2: "),
+    "vLLM's pair of data": ({"data_1": SECRET, "data_2": SECRET}, MALFORMED, "pairs of texts, which /rerank takes"),
+    "vLLM's queries and documents": ({"queries": SECRET, "documents": [SECRET]}, MALFORMED, "which /rerank takes"),
+    "vLLM's queries and items": ({"queries": [SECRET], "items": [SECRET]}, MALFORMED, "which /rerank takes"),
+    "vLLM's text and documents": ({"text_1": SECRET, "documents": [SECRET]}, MALFORMED, "which /rerank takes"),
+    "a rerank body": ({"query": SECRET, "documents": [SECRET]}, MALFORMED, "which /rerank takes (query, documents)"),
     "no turn": ({"messages": []}, CONVERSATION, "the last message must be the assistant's"),
     "no response in turns": ({"messages": [turn("user")]}, CONVERSATION, "the last message must be the assistant's"),
     "only a response": ({"messages": [turn("assistant")]}, CONVERSATION, "must end with a user message"),
@@ -190,16 +200,27 @@ def test_what_is_not_json(served: Served, route: str, name: str) -> None:
     check(served, served.client.post(route, content=content), MALFORMED, words)
 
 
+@pytest.mark.parametrize("name", [name for name in BAD_BYTES if name not in OF_NATIVE_FIELDS])
+@pytest.mark.parametrize("route", sorted(TRAINER_BODIES))
+def test_what_is_not_json_for_trainers(served: Served, route: str, name: str) -> None:
+    content, words = BAD_BYTES[name]
+    check(served, served.client.post(route, content=content), MALFORMED, words)
+
+
 @pytest.mark.parametrize("name", BAD_BODIES)
 def test_what_does_not_fit(served: Served, name: str) -> None:
     body, expected, words = BAD_BODIES[name]
     check(served, served.post("/score", body), expected, words)
 
 
-@pytest.mark.parametrize("name", BAD_OPTIONS)
-def test_options_that_do_not_fit(served: Served, name: str) -> None:
-    route, body, expected, words = BAD_OPTIONS[name]
-    check(served, served.post(route, body), expected, words)
+@pytest.mark.parametrize("name", BAD_OPTIONS | BAD_TRAINER_BODIES)
+def test_options_and_trainers_bodies_that_do_not_fit(served: Served, name: str) -> None:
+    route, body, expected, words = (BAD_OPTIONS | BAD_TRAINER_BODIES)[name]
+    check(served, served.client.post(route, content=json.dumps(body)), expected, words)
+
+
+def test_every_trainer_route_is_in_the_table() -> None:
+    assert {route for route, *_ in BAD_TRAINER_BODIES.values()} == set(TRAINER_BODIES) - {"/get_reward"}
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "soon", "nan", "inf", "1e3", "", "0.0", "1_000", "99999999999"])
@@ -279,4 +300,6 @@ def test_a_large_body_is_parsed_aside_and_just_as_strictly(served: Served) -> No
 
 def test_the_hold_letter_is_not_in_the_tables() -> None:
     """Whoever adds a row with it would wait for the watchdog."""
-    assert HOLD not in json.dumps([*BAD_BODIES.values(), *BAD_OPTIONS.values()], ensure_ascii=False)
+    assert json.dumps(HOLD)[1:-1] not in json.dumps(
+        [*BAD_BODIES.values(), *BAD_OPTIONS.values(), *BAD_TRAINER_BODIES.values()]
+    )

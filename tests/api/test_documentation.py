@@ -5,7 +5,11 @@ from pydantic import TypeAdapter
 
 from app.api.answers import MoslimAnswer, ObjectivesAnswer, ScoreAnswer, TokenizeAnswer
 from app.api.service_answers import InfoAnswer, ProblemAnswer, StateAnswer
+from app.api.trainers.llamafactory import ScoreEvaluationAnswer
+from app.api.trainers.nim import ChatAnswer
+from app.api.trainers.rerank import RerankAnswer
 from app.api.trainers.slime import SlimeAnswer
+from app.api.trainers.vllm import ClassifyAnswer, EmbeddingsAnswer, PoolingAnswer
 from tests.api.fake_engine import PLAIN, UNGATED, FakeEngine
 from tests.api.serving import Served, serving
 
@@ -15,7 +19,19 @@ ANSWERS = {
     "/moslim-classify": MoslimAnswer,
     "/tokenize": TokenizeAnswer,
     "/get_reward": SlimeAnswer,
+    "/v1/score/evaluation": ScoreEvaluationAnswer,
+    "/classify": ClassifyAnswer,
+    "/pooling": PoolingAnswer,
+    "/v1/embeddings": EmbeddingsAnswer,
+    "/v1/chat/completions": ChatAnswer,
+    "/rerank": RerankAnswer,
+    "/v1/rerank": RerankAnswer,
+    "/v2/rerank": RerankAnswer,
 }
+TRAINER_PATHS = tuple(ANSWERS)[4:]
+STRICT = ("ScoreBody", "ObjectivesBody", "MoslimBody", "TokenizeBody", "OpenRlhfBody", "SlimeBody")
+"""Bodies of no other service: what they do not know is refused."""
+FOREIGN = ("ScoreEvaluationBody", "ClassifyBody", "PoolingBody", "EmbeddingsBody", "ChatBody", "RerankBody")
 
 
 def examples(served: Served) -> dict[str, object]:
@@ -35,7 +51,7 @@ def options(served: Served, path: str) -> dict[str, str]:
 def test_each_route_has_an_example_that_works_when_pasted(served: Served) -> None:
     assert set(examples(served)) == set(ANSWERS)
     for path, body in examples(served).items():
-        response = served.post(path, body)
+        response = served.post(path, body, params=options(served, path))
         assert response.status_code == 200, (path, response.text)
         TypeAdapter(ANSWERS[path]).validate_python(response.json(), strict=True)
 
@@ -68,10 +84,10 @@ def test_every_reference_resolves_and_every_option_is_described(served: Served) 
     schemas = document.json()["components"]["schemas"]
     references = set(re.findall(r'"#/components/schemas/([^"]+)"', document.text))
     assert references <= set(schemas)
-    for name in ("ScoreBody", "ObjectivesBody", "MoslimBody", "TokenizeBody", "OpenRlhfBody", "SlimeBody"):
+    for name in (*STRICT, *FOREIGN):
         for field, schema in schemas[name]["properties"].items():
             assert schema.get("description"), (name, field)
-        assert schemas[name]["additionalProperties"] is False
+    assert {name for name in (*STRICT, *FOREIGN) if schemas[name].get("additionalProperties") is False} == set(STRICT)
 
 
 def test_the_document_says_how_to_show_a_key_and_what_errors_look_like(served: Served) -> None:
@@ -83,8 +99,9 @@ def test_the_document_says_how_to_show_a_key_and_what_errors_look_like(served: S
             assert operation["summary"]
 
 
-def test_the_options_in_a_trainers_url_are_described(served: Served) -> None:
-    parameters = served.client.get("/openapi.json").json()["paths"]["/get_reward"]["post"]["parameters"]
+@pytest.mark.parametrize("path", TRAINER_PATHS)
+def test_the_options_in_a_trainers_url_are_described(served: Served, path: str) -> None:
+    parameters = served.client.get("/openapi.json").json()["paths"][path]["post"]["parameters"]
     described = {one["name"]: one["description"] for one in parameters if one["in"] == "query"}
     assert set(described) == {"targets", "preference", "normalise", "template"}
     assert all(described.values())

@@ -6,8 +6,8 @@ these formats have no place for an error of one: a trainer would take whatever s
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import ParamSpec, TypeVar
+from dataclasses import dataclass, replace
+from typing import ParamSpec, TypeAlias, TypeVar
 
 from fastapi import Request
 
@@ -19,8 +19,8 @@ from app.api.trainers.rewards import Rewarded, RewardRule, reward_rule
 from app.domain import Item, Message
 from app.errors import ArmoserveError, MalformedBody, Overloaded, TrainerOverloaded
 from app.serving.service import ItemReadouts, ScoredItems
-from app.text.foreign_templates import ReadConversation, read_conversation, without_closing
-from app.text.turn_formats import KNOWN_FORMATS, TurnFormat
+from app.text.foreign_templates import Oddity, ReadConversation, read_conversation, without_closing
+from app.text.turn_formats import KNOWN_FORMATS, RAW, TurnFormat
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -43,11 +43,23 @@ class PolicyConversation:
     prompt: str | tuple[Message, ...] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class PlainConversation:
+    """One conversation that no template has rendered: an item with one response, of which every character is text."""
+
+    place: str
+    item: Item
+
+
+Conversation: TypeAlias = PolicyConversation | PlainConversation
+ReadAndAimed: TypeAlias = tuple[Aimed, tuple[Oddity, ...]]
+
+
 async def rewards_for(
     request: Request,
     model: ServedModel,
     options: TrainerOptions,
-    conversations: Sequence[PolicyConversation],
+    conversations: Sequence[Conversation],
     deadline: float | None,
 ) -> list[Rewarded]:
     """Return the reward of each conversation, in order.
@@ -60,33 +72,40 @@ async def rewards_for(
     rule = reward_rule(options, model)
     if not conversations:
         return []
-    turns = model.own_format() if options.template is None else KNOWN_FORMATS[options.template]
-    aimed = await _read_all(conversations, turns, rule, model)
-    scored = await unless_gone(request, _score(model, [item for item, _ in aimed], deadline))
+    read = await _read_all(conversations, _format_of(conversations, options, model), rule)
+    for oddity in (oddity for _, oddities in read for oddity in oddities):
+        model.metrics.template_warnings.labels(oddity).inc()
+    scored = await unless_gone(request, _score(model, [item for (item, _), _ in read], deadline))
     return [
         _at(conversation.place, _rewarded, result, one, rule)
-        for conversation, result, one in zip(conversations, scored.results, aimed, strict=True)
+        for conversation, result, one in zip(conversations, scored.results, read, strict=True)
     ]
 
 
-async def _read_all(
-    conversations: Sequence[PolicyConversation], turns: TurnFormat, rule: RewardRule, model: ServedModel
-) -> list[Aimed]:
-    def read() -> list[Aimed]:
-        return [_at(one.place, _read, one, turns, rule, model) for one in conversations]
+def _format_of(conversations: Sequence[Conversation], options: TrainerOptions, model: ServedModel) -> TurnFormat:
+    """Return the format of the texts; not every model's own can be read, which matters only where there are some."""
+    if options.template is not None:
+        return KNOWN_FORMATS[options.template]
+    return model.own_format() if any(isinstance(one, PolicyConversation) for one in conversations) else RAW
 
-    is_long = sum(len(one.text) for one in conversations) > READ_IN_THREAD_CHARACTERS
+
+async def _read_all(conversations: Sequence[Conversation], turns: TurnFormat, rule: RewardRule) -> list[ReadAndAimed]:
+    def read() -> list[ReadAndAimed]:
+        return [_at(one.place, _read, one, turns, rule) for one in conversations]
+
+    texts = [one.text for one in conversations if isinstance(one, PolicyConversation)]
+    is_long = sum(map(len, texts)) > READ_IN_THREAD_CHARACTERS
     return await asyncio.to_thread(read) if is_long else read()
 
 
-def _read(conversation: PolicyConversation, turns: TurnFormat, rule: RewardRule, model: ServedModel) -> Aimed:
+def _read(conversation: Conversation, turns: TurnFormat, rule: RewardRule) -> ReadAndAimed:
+    if isinstance(conversation, PlainConversation):
+        return rule.aim(conversation.item), ()
     if isinstance(conversation.prompt, tuple):
         read = ReadConversation(conversation.prompt, without_closing(conversation.text, turns)[0])
     else:
         read = read_conversation(conversation.text, turns, conversation.prompt)
-    for oddity in read.oddities:
-        model.metrics.template_warnings.labels(oddity).inc()
-    return rule.aim(Item(read.prompt, (read.response,)))
+    return rule.aim(Item(read.prompt, (read.response,))), read.oddities
 
 
 async def _score(model: ServedModel, items: Sequence[Item], deadline: float | None) -> ScoredItems:
@@ -96,10 +115,11 @@ async def _score(model: ServedModel, items: Sequence[Item], deadline: float | No
         raise TrainerOverloaded(str(error), error.retry_after_seconds) from error
 
 
-def _rewarded(result: ItemReadouts | ArmoserveError, aimed: Aimed, rule: RewardRule) -> Rewarded:
+def _rewarded(result: ItemReadouts | ArmoserveError, read: ReadAndAimed, rule: RewardRule) -> Rewarded:
     if isinstance(result, ArmoserveError):
         raise result
-    return rule.apply(result, aimed[1])
+    (_, levels), oddities = read
+    return replace(rule.apply(result, levels), oddities=oddities)
 
 
 def _at(

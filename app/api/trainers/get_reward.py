@@ -2,15 +2,13 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Response
 from pydantic import Discriminator, RootModel, Tag
 
-from app.api.dependencies import Deadline, Model, Server, body_of, json_response
-from app.api.trainers.conversations import rewards_for
+from app.api.dependencies import body_of
+from app.api.trainers.call import Call
 from app.api.trainers.openrlhf import OpenRlhfAnswer, OpenRlhfBody
-from app.api.trainers.options import Options
 from app.api.trainers.slime import SlimeAnswer, SlimeBody
-from app.errors import MalformedBody
 
 FORMS = "a body is OpenRLHF's {query, prompts, labels} or slime's {prompt, response, label}; this one is neither"
 
@@ -39,18 +37,6 @@ class RewardBody(
 
 
 @router.post("/get_reward", response_model=OpenRlhfAnswer | SlimeAnswer)
-async def get_reward(
-    request: Request,
-    model: Model,
-    server: Server,
-    deadline: Deadline,
-    options: Options,
-    body: Annotated[RewardBody, Depends(body_of(RewardBody))],
-) -> Response:
+async def get_reward(call: Call, body: Annotated[RewardBody, Depends(body_of(RewardBody))]) -> Response:
     """Reward responses as OpenRLHF and slime ask for it; the query says what the reward is."""
-    conversations = body.root.conversations()
-    if len(conversations) > server.limits.max_items:
-        most = server.limits.max_items
-        raise MalformedBody(f"query holds {len(conversations)} texts; at most {most} are allowed in one request")
-    rewarded = await rewards_for(request, model, options, conversations, deadline)
-    return json_response(body.root.answer(rewarded))
+    return await call.answer(body.root)

@@ -12,6 +12,7 @@ from typing_extensions import TypedDict
 
 from app.api.answers import documented
 from app.api.schemas import StrictModel, Text, form_fault
+from app.api.trainers.call import Stamp
 from app.api.trainers.conversations import PolicyConversation
 from app.api.trainers.rewards import Rewarded
 
@@ -33,14 +34,14 @@ class OpenRlhfBody(StrictModel):
                 raise form_fault(f"query holds {len(self.query)} texts and {name} {len(values)}; they must be as many")
         return self
 
-    def conversations(self) -> list[PolicyConversation]:
+    def conversations(self, _: str | None, /) -> list[PolicyConversation]:
         prompts: Sequence[str | None] = self.prompts or [None] * len(self.query)
         return [
             PolicyConversation(f"query[{index}]", text, prompt)
             for index, (text, prompt) in enumerate(zip(self.query, prompts, strict=True))
         ]
 
-    def answer(self, rewarded: Sequence[Rewarded]) -> "OpenRlhfAnswer":
+    def answer(self, rewarded: Sequence[Rewarded], _: Stamp, /) -> "OpenRlhfAnswer":
         rewards = [one.reward for one in rewarded]
         names = rewarded[0].logs if rewarded else {}
         logs = {name: [one.logs[name] for one in rewarded] for name in names}

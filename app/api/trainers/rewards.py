@@ -17,14 +17,26 @@ from app.errors import InvalidConversation, NotInTheseWeights, PreferenceRequire
 from app.preferences import PreferenceDirection, preference_direction
 from app.reward_mapping import expected_intensity, levels_of, mapped_reward
 from app.serving.service import ItemReadouts
+from app.text.foreign_templates import Oddity
 
 
 @dataclass(frozen=True, slots=True)
 class Rewarded:
-    """One response's reward, and what the model says beside it: name → number."""
+    """One response's reward, what the model says beside it, and how its conversation came to be read."""
 
     reward: float
-    logs: dict[str, float]
+    objectives: dict[str, float]
+    """Every objective's raw reward, in their order."""
+    intensities: dict[str, float]
+    """With `targets`, every head's expected level."""
+    num_tokens: int
+    """Of its conversation, prompt and response."""
+    oddities: tuple[Oddity, ...] = ()
+
+    @property
+    def logs(self) -> dict[str, float]:
+        """All of it by name, for those who log: objectives, then `intensity/<head>`."""
+        return self.objectives | {f"intensity/{name}": level for name, level in self.intensities.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +74,14 @@ class RewardRule:
         Raises:
             NonFiniteReadout: a value is not a finite number.
         """
-        logs = dict(zip(self.info.objective_names, floats(rewards_of(item)[0]), strict=True))
+        objectives = dict(zip(self.info.objective_names, floats(rewards_of(item)[0]), strict=True))
+        num_tokens = item.prompt_tokens + item.response_tokens[0]
         if levels is None:
-            return Rewarded(self._scalar(item), logs)
+            return Rewarded(self._scalar(item), objectives, {}, num_tokens)
         intensities = item.readouts[0].intensities
-        expected = {f"intensity/{name}": floats(expected_intensity(one_C)) for name, one_C in intensities.items()}
-        return Rewarded(floats(mapped_reward(intensities, levels, self.info.heads)), logs | expected)
+        expected = {name: floats(expected_intensity(one_C)) for name, one_C in intensities.items()}
+        reward = floats(mapped_reward(intensities, levels, self.info.heads))
+        return Rewarded(reward, objectives, expected, num_tokens)
 
     def _scalar(self, item: ItemReadouts) -> float:
         scores_R = item_scores(item, self.direction)

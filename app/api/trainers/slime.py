@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 
 from app.api.answers import documented
 from app.api.schemas import Prompt, StrictModel, Text
+from app.api.trainers.call import Stamp
 from app.api.trainers.conversations import PolicyConversation
 from app.api.trainers.rewards import Rewarded
 
@@ -24,12 +25,12 @@ class SlimeBody(StrictModel):
     label: Any = None
     """The data set's label; it is not read."""
 
-    def conversations(self) -> list[PolicyConversation]:
+    def conversations(self, _: str | None, /) -> list[PolicyConversation]:
         if isinstance(self.prompt, str):
             return [PolicyConversation("", self.prompt + self.response, self.prompt)]
         return [PolicyConversation("", self.response, tuple(turn.to_message() for turn in self.prompt))]
 
-    def answer(self, rewarded: Sequence[Rewarded]) -> "SlimeAnswer":
+    def answer(self, rewarded: Sequence[Rewarded], _: Stamp, /) -> "SlimeAnswer":
         (one,) = rewarded
         return {"score": one.reward, "rewards": [one.reward], "objectives": one.logs}
 

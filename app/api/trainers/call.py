@@ -1,0 +1,75 @@
+"""The way through every trainer route: a body's conversations are rewarded, and its wire format makes the answer."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Protocol
+
+from fastapi import Depends, Request, Response
+
+from app.api.dependencies import Deadline, Model, Server, json_response
+from app.api.request_context import request_id_of
+from app.api.trainers.conversations import Conversation, rewards_for
+from app.api.trainers.options import Options
+from app.api.trainers.rewards import Rewarded
+from app.errors import MalformedBody
+
+WARNINGS_HEADER = "X-Template-Warnings"
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What wire formats say of an answer beside its values."""
+
+    request_id: str
+    created: int
+    """Seconds since 1970."""
+    model: str
+    """The name of the weights that answer, whatever model the request names."""
+
+
+class TrainerBody(Protocol):
+    """A request in a wire format, and how that answers."""
+
+    def conversations(self, template: str | None, /) -> Sequence[Conversation]:
+        """Return what is to be rewarded; `template` is what the URL says the texts are in."""
+
+    def answer(self, rewarded: Sequence[Rewarded], stamp: Stamp, /) -> object:
+        """Return the answer, ready to be written as JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainerCall:
+    """One request to a trainer route: who asks for what, how long for, and what serves it."""
+
+    request: Request
+    model: Model
+    server: Server
+    options: Options
+    deadline: Deadline
+
+    async def answer(self, body: TrainerBody) -> Response:
+        """Reward what the body holds, and answer as its format does.
+
+        Raises:
+            ArmoserveError: what is wrong with the options, with the body, or with the service.
+        """
+        conversations = body.conversations(self.options.template)
+        self._check_number(conversations)
+        rewarded = await rewards_for(self.request, self.model, self.options, conversations, self.deadline)
+        stamp = Stamp(request_id_of(self.request.scope), int(time.time()), self.model.info.name)
+        response = json_response(body.answer(rewarded, stamp))
+        if oddities := Counter(oddity for one in rewarded for oddity in one.oddities):
+            response.headers[WARNINGS_HEADER] = ", ".join(f"{name}={number}" for name, number in oddities.items())
+        return response
+
+    def _check_number(self, conversations: Sequence[Conversation]) -> None:
+        most = self.server.limits.max_items
+        if len(conversations) > most:
+            field = conversations[0].place.partition("[")[0]
+            words = f"holds {len(conversations)} texts; at most {most} are allowed in one request"
+            raise MalformedBody(f"{field} {words}", ((field, words),))
+
+
+Call = Annotated[TrainerCall, Depends(TrainerCall)]
