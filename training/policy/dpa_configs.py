@@ -135,6 +135,11 @@ class DpaConfig:
         return math.radians(lowest), math.radians(highest)
 
     @property
+    def signs(self) -> tuple[float, ...]:
+        """Whether the directions that are drawn reward each component (+1) or count it against a response (-1)."""
+        return self.grid_signs if self.grid_divisions else (1.0, -1.0 if self.angles_degrees[0] < 0 else 1.0)
+
+    @property
     def service_composites(self) -> dict[str, dict[str, float]]:
         """The composites as the service takes them."""
         return parsed_composites(self.composites)

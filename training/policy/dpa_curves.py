@@ -37,8 +37,7 @@ def judged(
 ) -> dict[str, Any]:
     """Return all that one judge says of the policies, ready for JSON; null where there is no number."""
     means = {policy: prompt_means(asked) for policy, asked in policies.items()}
-    signs = np.array([1.0, -1.0 if config.angles_degrees[0] < 0 else 1.0])
-    flat = len(names) == 2 and not config.grid_divisions
+    signs, flat = np.array(config.signs), len(names) == 2
     points = {policy: finite_rows(curve(each) * signs) for policy, each in means.items()} if flat else {}
     reference_2 = reference_point(points, config, signs) if flat else None
     curves: dict[str, dict[str, Any]] = {}

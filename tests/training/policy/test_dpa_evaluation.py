@@ -83,6 +83,15 @@ def test_a_failure_is_in_no_mean_and_is_counted() -> None:
     assert (point["rewards"], point["unscored"]) == (None, 1)
 
 
+@pytest.mark.parametrize(("sign", "area"), [(-1.0, 2.0 * 3.0), (1.0, 2.0 * 4.0)])
+def test_a_grid_of_two_components_has_an_area_by_its_signs(sign: float, area: float) -> None:
+    config = DpaConfig(
+        components=NAMES, grid_divisions=2, grid_signs=(1.0, sign), reference_point=(1.0, 5.0 - 5 * sign)
+    )
+    asked = [AskedResponses({}, None, [["x"]], (np.array([[3.0, 7.0 if sign < 0 else 4.0]]),))]
+    assert judged({"one": asked}, NAMES, config, 0)["curves"]["one"]["hypervolume"] == pytest.approx(area)
+
+
 def test_three_components_have_curves_and_no_area() -> None:
     config = DpaConfig(components=("a", "b", "c"), grid_divisions=1, grid_signs=(1.0, 1.0, 1.0))
     asked = [AskedResponses({"a": 1.0, "b": 0.0, "c": 0.0}, None, [["x"]], (np.array([[1.0, 2.0, 3.0]]),))]
