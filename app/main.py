@@ -176,14 +176,10 @@ def _install_layers(app: FastAPI, settings: Settings, state: ServerState) -> Non
             allow_origins=settings.cors_origins,
             allow_methods=["*"],
             allow_headers=["*"],
-            expose_headers=["Retry-After", "X-Request-Id"],
+            expose_headers=["Retry-After", "Server-Timing", "X-Request-Id"],
         )
-    paths = frozenset(app.openapi()["paths"])
-
-    def observe(path: str, status: int, seconds: float) -> None:
-        state.observe_request(path if path in paths else "other", status, seconds)
-
-    app.add_middleware(RequestContext, observe=observe, answer_failure=problem_response)
+    routes = frozenset(app.openapi()["paths"])
+    app.add_middleware(RequestContext, routes=routes, observe=state.observe_request, answer_failure=problem_response)
 
 
 def _text_renderer(engine: Engine) -> RenderText:

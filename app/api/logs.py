@@ -7,7 +7,7 @@ from typing import Literal
 
 import orjson
 
-from app.api.request_context import current_request_id
+from app.serving.record import current_record
 
 LogFormat = Literal["json", "text"]
 QUIET_LOGGERS = ("httpx", "httpcore", "urllib3", "filelock")
@@ -17,14 +17,15 @@ class JsonFormatter(logging.Formatter):
     """One JSON object a line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = {
+        line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
         }
-        if request_id := current_request_id.get():
+        if request_id := current_record().request_id:
             line["request_id"] = request_id
+        line |= getattr(record, "fields", {})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return orjson.dumps(line).decode()
@@ -37,8 +38,12 @@ class TextFormatter(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)-8s %(name)s: %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        request_id = current_request_id.get()
+        request_id = current_record().request_id
         return super().format(record) + (f" [request {request_id}]" if request_id else "")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        fields: dict[str, object] = getattr(record, "fields", {})
+        return " ".join([super().formatMessage(record), *(f"{name}={value}" for name, value in fields.items())])
 
 
 def configure_logs(log_format: LogFormat, level: str) -> None:

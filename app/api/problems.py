@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 
 from app import errors
 from app.api.request_context import request_id_of
+from app.serving.record import current_record
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +98,7 @@ def install_problem_responses(app: FastAPI) -> None:
 def _document(
     problem: Problem, detail: str, request_id: str, extra: Mapping[str, Any], headers: Mapping[str, str]
 ) -> Response:
+    current_record().problem = problem.type
     content = {
         "type": problem.type,
         "title": problem.title,

@@ -1,31 +1,30 @@
-"""The outermost layer around every request: its id, its metrics, and the answer when something unforeseen fails."""
+"""The outermost layer around every request: its id, what is told of it, and the answer to a failure nobody foresaw."""
 
 import asyncio
-import contextvars
 import logging
 import re
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from uuid import uuid4
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.request_report import Answered, server_timing
 from app.errors import Draining
+from app.serving.record import RequestRecord, recording
 
 REQUEST_ID_HEADER = b"x-request-id"
+SERVER_TIMING_HEADER = b"server-timing"
 CALLERS_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 CALLER_GONE_STATUS = 499
 """Nobody receives it; it marks the request in the metrics."""
 
-current_request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="")
-"""The request that this task works for; log lines carry it."""
-
 log = logging.getLogger(__name__)
 
 Observe = Callable[[str, int, float], None]
-"""Record (path, status, seconds) of an answered request."""
+"""Record (route, status, seconds) of an answered request."""
 AnswerFailure = Callable[[Exception, str], ASGIApp]
 
 
@@ -40,10 +39,14 @@ def request_id_of(scope: Scope) -> str:
 
 
 class RequestContext:
-    """Give each request an id, measure it, and see that it ends in an answer."""
+    """Give each request an id, measure it, and see that it ends in an answer.
 
-    def __init__(self, app: ASGIApp, observe: Observe, answer_failure: AnswerFailure) -> None:
+    `routes` are the paths that there are; whatever else a caller asks for is told of as `other`.
+    """
+
+    def __init__(self, app: ASGIApp, routes: Collection[str], observe: Observe, answer_failure: AnswerFailure) -> None:
         self.app = app
+        self.routes = routes
         self.observe = observe
         self.answer_failure = answer_failure
 
@@ -51,14 +54,18 @@ class RequestContext:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        began = time.monotonic()
-        answer = _Answer(send, request_id_of(scope))
-        token = current_request_id.set(answer.request_id)
-        try:
-            await self._run(scope, receive, answer)
-        finally:
-            self.observe(scope["path"], answer.status, time.monotonic() - began)
-            current_request_id.reset(token)
+        answer = _Answer(send, RequestRecord(request_id_of(scope)))
+        with recording(answer.record):
+            try:
+                await self._run(scope, receive, answer)
+            finally:
+                self._tell(scope, answer)
+
+    def _tell(self, scope: Scope, answer: "_Answer") -> None:
+        route = scope["path"] if scope["path"] in self.routes else "other"
+        answered = Answered(scope["method"], route, answer.status, answer.seconds(), answer.record)
+        self.observe(route, answered.status, answered.seconds)
+        answered.log()
 
     async def _run(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
         try:
@@ -69,26 +76,34 @@ class RequestContext:
             if answer.status != CALLER_GONE_STATUS:
                 raise
             draining = Draining("the service is shutting down")
-            await self.answer_failure(draining, answer.request_id)(scope, receive, answer.send)
+            await self.answer_failure(draining, answer.record.request_id)(scope, receive, answer.send)
         except Exception as error:
             # Its message may hold a caller's text, so only the kind and the place are logged above DEBUG.
             log.error("request failed: %s\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))  # noqa: TRY400
             log.debug("the failure's own words", exc_info=True)
             if answer.status != CALLER_GONE_STATUS:
                 raise  # half an answer is out: the server closes the connection
-            await self.answer_failure(error, answer.request_id)(scope, receive, answer.send)
+            await self.answer_failure(error, answer.record.request_id)(scope, receive, answer.send)
 
 
 class _Answer:
-    """What is sent back, with the request's id in its headers."""
+    """What is sent back, with the request's id and timings in its headers."""
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, send: Send, record: RequestRecord) -> None:
         self._send = send
-        self.request_id = request_id
+        self._began_at = time.monotonic()
+        self.record = record
         self.status = CALLER_GONE_STATUS
+
+    def seconds(self) -> float:
+        """Return the time since the request's first byte."""
+        return time.monotonic() - self._began_at
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message["headers"] = [*message.get("headers", ()), (REQUEST_ID_HEADER, self.request_id.encode())]
+            headers = [*message.get("headers", ()), (REQUEST_ID_HEADER, self.record.request_id.encode())]
+            if any(name == b"content-length" for name, _ in headers):  # of a stream nothing is known yet
+                headers.append((SERVER_TIMING_HEADER, server_timing(self.record, self.seconds())))
+            message["headers"] = headers
         await self._send(message)

@@ -16,6 +16,7 @@ from app.serving.batcher import Batcher
 from app.serving.jobs import Job, JobResult, Priority, num_packed_tokens
 from app.serving.metrics import Metrics
 from app.serving.queue import JobQueue
+from app.serving.record import Usage, current_record
 
 logger = logging.getLogger(__name__)
 
@@ -36,19 +37,6 @@ class ItemReadouts:
     prompt_tokens: int
     response_tokens: tuple[int, ...]
     truncated: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Tokens of a request: its conversations as if nothing were shared, and what was computed for it.
-
-    A prompt counts once per response in `prompt_tokens`; in `computed_tokens` a shared prefix counts once, for the
-    first job of the pack that brought it, which may be another request's.
-    """
-
-    prompt_tokens: int
-    response_tokens: int
-    computed_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +107,15 @@ class ScoringService:
             tokenized = await self._tokenize(items, truncation, encode or self._encode)
             tokenize_seconds = time.monotonic() - began_at
             self._metrics.tokenize_seconds.observe(tokenize_seconds)
+            record = current_record()
+            record.tokenized(len(items), tokenize_seconds)
             fitting = [one for one in tokenized if isinstance(one, TokenizedItem)]
             self._metrics.truncations.inc(sum(one.truncated for one in fitting))
             conversations = [conversation for one in fitting for conversation in one.conversations]
             jobs = await self._enter(conversations, priority, deadline, waits=waits_for_room) if conversations else []
-            return _scored(tokenized, await self._outcomes(jobs, deadline), tokenize_seconds)
+            scored = _scored(tokenized, await self._outcomes(jobs, deadline), tokenize_seconds)
+            record.scored(scored.usage, scored.timings)
+            return scored
 
     async def _enter(
         self,

@@ -15,6 +15,8 @@ from app.settings import Settings
 from tests.api.serving import PATIENCE_SECONDS, Served, serving, wait_until
 from tests.checkpoints import write_moslim_heads
 
+LOADING_SECONDS = 120.0
+"""Real weights on a busy machine."""
 DEFAULT_WEIGHTS = Path(__file__).resolve().parents[2] / "weights" / "default"
 
 
@@ -46,5 +48,5 @@ def serving_with_heads(folder: Path, scratch: Path, held: HeldEngine | None = No
         hidden_size = json.loads((folder / "config.json").read_text())["hidden_size"]
         settings["moslim_weights"] = str(write_moslim_heads(scratch / MOSLIM_FILE, hidden_size))
     with serving(load=held.load if held else load_engine, **settings) as running:
-        wait_until(lambda: running.state.model is not None)
+        wait_until(lambda: running.state.model is not None, LOADING_SECONDS)
         yield running

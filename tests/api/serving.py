@@ -76,9 +76,9 @@ def serving(
         assert not thread.is_alive()
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
     """Wait for a condition that must come true."""
-    give_up = time.monotonic() + PATIENCE_SECONDS
+    give_up = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > give_up:
             raise AssertionError("the condition never came true")

@@ -4,7 +4,7 @@ import logging
 import pytest
 
 from app.api.logs import JsonFormatter, TextFormatter
-from app.api.request_context import current_request_id
+from app.serving.record import RequestRecord, recording
 
 
 def record(message: str, *arguments: object, error: BaseException | None = None) -> logging.LogRecord:
@@ -21,13 +21,20 @@ def test_a_json_line_holds_what_happened() -> None:
 
 
 def test_a_line_names_its_request() -> None:
-    token = current_request_id.set("run-7")
-    try:
+    with recording(RequestRecord("run-7")):
         assert json.loads(JsonFormatter().format(record("x")))["request_id"] == "run-7"
         assert TextFormatter().format(record("x")).endswith("x [request run-7]")
-    finally:
-        current_request_id.reset(token)
     assert TextFormatter().format(record("x")).endswith("x")
+
+
+def test_fields_stand_beside_the_message() -> None:
+    line = record("answered")
+    line.fields = {"route": "/score", "items": 2}
+    assert (
+        json.loads(JsonFormatter().format(line)).items()
+        >= {"message": "answered", "route": "/score", "items": 2}.items()
+    )
+    assert TextFormatter().format(line).endswith("app.test: answered route=/score items=2")
 
 
 @pytest.mark.parametrize("formatter", [JsonFormatter(), TextFormatter()])

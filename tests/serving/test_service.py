@@ -9,7 +9,8 @@ import pytest
 
 from app.domain import Item, TokenizedItem, Truncation
 from app.errors import Draining, InferenceFailed, Overloaded, TooManyTokens
-from app.serving.service import ITEMS_PER_CALL, ItemReadouts, Usage
+from app.serving.record import Usage
+from app.serving.service import ITEMS_PER_CALL, ItemReadouts
 from tests.serving.harness import (
     PATIENCE_SECONDS,
     Clock,
