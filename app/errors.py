@@ -10,6 +10,7 @@ ArmoserveError
 │   ├── NotInTheseWeights        MOSLIM heads or gating the weights do not have
 │   ├── TooManyTokens            over the model's or the pack's limit
 │   ├── BodyTooLarge             over `max_body_bytes`
+│   ├── StreamStalled            the caller of a stream neither sent nor took what was due
 │   └── Unauthorized             key missing or wrong
 ├── Unavailable                  the same request may succeed later
 │   ├── NotReady                 still loading
@@ -75,6 +76,10 @@ class TooManyTokens(RequestError):
 
 class BodyTooLarge(RequestError):
     """The body is larger than `max_body_bytes`."""
+
+
+class StreamStalled(RequestError):
+    """The caller of a stream neither sent anything nor took what was due for `stream_stall_seconds`."""
 
 
 class Unauthorized(RequestError):

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from starlette.middleware.cors import CORSMiddleware
 
 from app import __version__
-from app.api import documentation, operations, scoring
+from app.api import documentation, operations, scoring, stream
 from app.api.authentication import Authentication
 from app.api.background import in_daemon_thread
 from app.api.documentation import openapi_document
@@ -109,7 +109,8 @@ def create_app(settings: Settings, load: Callable[[Settings], Engine] = load_eng
         InvalidSetting: a key file that holds no key.
     """
     registry = _process_registry()
-    state = ServerState(Limits(settings.max_body_bytes, settings.max_items), registry, operations.versions())
+    limits = Limits(settings.max_body_bytes, settings.max_items, settings.stream_stall_seconds)
+    state = ServerState(limits, registry, operations.versions())
     app = Application(
         title="armoserve",
         version=__version__,
@@ -120,7 +121,14 @@ def create_app(settings: Settings, load: Callable[[Settings], Engine] = load_eng
         lifespan=partial(_lifespan, settings=settings, load=load),
     )
     app.state.server = state
-    for router in (scoring.router, get_reward.router, routes.router, operations.router, documentation.router):
+    for router in (
+        scoring.router,
+        stream.router,
+        get_reward.router,
+        routes.router,
+        operations.router,
+        documentation.router,
+    ):
         app.include_router(router)
     install_problem_responses(app)
     _install_layers(app, settings, state)

@@ -4,8 +4,9 @@ import asyncio
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Collection, Iterator
 from contextlib import ExitStack, aclosing
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,6 +14,8 @@ import orjson
 from prometheus_client import CollectorRegistry
 from tqdm import tqdm
 
+from app.api.directions import scalar_direction
+from app.api.lines import Line, LineSplitter, Window
 from app.api.ndjson import LineScoring
 from app.domain import Truncation
 from app.engine import Engine
@@ -20,6 +23,7 @@ from app.errors import ArmoserveError, InferenceFailed, InvalidSetting
 from app.main import start_model
 from app.settings import Settings
 
+CHUNK_BYTES = 64 * 1024
 LINE_START = b'{"line":'
 """How every line of output begins, before its number."""
 
@@ -45,18 +49,21 @@ def score_file(
 
     With `resume`, lines that the output already holds are passed over, and a torn last line is written anew.
     """
+    max_line_bytes = settings.max_body_bytes
     done = _lines_done(to) if resume and to is not None else set()
+    num_lines = sum(1 for _ in _lines_of(source, max_line_bytes))
     with ExitStack() as files:
-        lines = files.enter_context(source.open("rb"))
         output: BinaryIO = sys.stdout.buffer if to is None else files.enter_context(to.open("ab" if resume else "wb"))
-        bar = files.enter_context(tqdm(total=_count_lines(source), unit="item", file=sys.stderr, initial=len(done)))
-        return asyncio.run(_score_lines(engine, settings, _todo(lines, done), output, bar, truncation))
+        bar = files.enter_context(tqdm(total=num_lines, unit="item", file=sys.stderr, initial=len(done)))
+        return asyncio.run(
+            _score_lines(engine, settings, _todo(_lines_of(source, max_line_bytes), done), output, bar, truncation)
+        )
 
 
 async def _score_lines(
     engine: Engine,
     settings: Settings,
-    lines: Iterator[tuple[int, bytes]],
+    lines: AsyncGenerator[Line],
     output: BinaryIO,
     bar: "tqdm[None]",
     truncation: Truncation,
@@ -65,11 +72,14 @@ async def _score_lines(
     model = await start_model(engine, settings, CollectorRegistry(), failures.append)
     num_errors = 0
     try:
-        async with aclosing(LineScoring(model, truncation).results(lines)) as results:
-            async for result in results:
-                output.write(result.content + b"\n")
+        scalar = scalar_direction((), model, way="give --default-preference name:weight,name:weight over")
+        scoring = LineScoring(model, settings.max_body_bytes, truncation, scalar=scalar)
+        window = Window(max_bytes=settings.max_body_bytes)
+        async with aclosing(lines), aclosing(window.answers(lines, scoring.answer, in_order=True)) as answers:
+            async for answer in answers:
+                output.write(answer.content + b"\n")
                 output.flush()
-                num_errors += result.is_error
+                num_errors += answer.is_error
                 bar.update()
                 if failures:
                     raise InferenceFailed(str(failures[0]))
@@ -78,15 +88,18 @@ async def _score_lines(
     return num_errors
 
 
-def _todo(lines: BinaryIO, done: set[int]) -> Iterator[tuple[int, bytes]]:
-    for number, line in enumerate(lines, start=1):
-        if line.strip() and number not in done:
-            yield number, line
+async def _todo(lines: Iterator[Line], done: Collection[int]) -> AsyncGenerator[Line]:
+    for line in lines:
+        if line.number not in done:
+            yield line
 
 
-def _count_lines(path: Path) -> int:
-    with path.open("rb") as lines:
-        return sum(1 for line in lines if line.strip())
+def _lines_of(path: Path, max_line_bytes: int) -> Iterator[Line]:
+    splitter = LineSplitter(max_line_bytes)
+    with path.open("rb") as file:
+        for chunk in iter(partial(file.read, CHUNK_BYTES), b""):
+            yield from splitter.push(chunk)
+    yield from splitter.end()
 
 
 def _lines_done(path: Path) -> set[int]:

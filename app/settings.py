@@ -97,6 +97,9 @@ class Settings(BaseSettings):
     cors_origins: Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_comma_separated)] = setting(
         (), "origins whose pages may call the service", "https://host,https://host:port, without a path; or *"
     )
+    stream_stall_seconds: PositiveSeconds = setting(
+        60.0, "how long the caller of a stream may neither send nor take what is due", "a number above 0"
+    )
     drain_delay_seconds: Seconds = setting(
         5.0, "time between SIGTERM and the end of accepting, for load balancers to notice", "a number from 0"
     )

@@ -29,8 +29,8 @@ def model_of(request: Request) -> ServedModel:
     return server_of(request).loaded_model()
 
 
-def deadline_of(request: Request) -> float | None:
-    """Return when the caller's patience ends, in monotonic seconds.
+def timeout_of(request: Request) -> float | None:
+    """Return how long the caller's patience lasts, in seconds.
 
     Raises:
         MalformedBody: the header is no number of milliseconds above 0.
@@ -41,7 +41,13 @@ def deadline_of(request: Request) -> float | None:
     given = given.strip()
     if MILLISECONDS.fullmatch(given) is None or float(given) == 0:
         raise MalformedBody(f"the header {TIMEOUT_HEADER} must be a number of milliseconds above 0")
-    return time.monotonic() + float(given) / 1000
+    return float(given) / 1000
+
+
+def deadline_of(request: Request) -> float | None:
+    """Return when the caller's patience ends, in monotonic seconds. Raises as `timeout_of` does."""
+    timeout_seconds = timeout_of(request)
+    return None if timeout_seconds is None else time.monotonic() + timeout_seconds
 
 
 Server = Annotated[ServerState, Depends(server_of)]
@@ -54,11 +60,20 @@ def body_of(schema: type[Body]) -> Callable[[Request, Server], Awaitable[Body]]:
 
     async def read(request: Request, server: Server) -> Body:
         content = await read_body(request, server.limits.max_body_bytes)
-        if request.headers.get("content-encoding", "").strip().lower() not in ("", "identity"):
-            raise MalformedBody("content encodings are not supported: send the body without Content-Encoding")
+        check_encoding(request)
         return await parse_body(content, schema, server.limits.max_items)
 
     return read
+
+
+def check_encoding(request: Request) -> None:
+    """See that the body is sent as it is.
+
+    Raises:
+        MalformedBody: it is compressed.
+    """
+    if request.headers.get("content-encoding", "").strip().lower() not in ("", "identity"):
+        raise MalformedBody("content encodings are not supported: send the body without Content-Encoding")
 
 
 def json_response(content: object) -> Response:

@@ -2,30 +2,36 @@
 
 from collections.abc import Mapping, Sequence
 
-from app.api.schemas import ScoreBody
+from app.api.schemas import ScoreOptions
 from app.api.state import ServedModel
 from app.domain import ModelInfo
 from app.errors import MalformedBody, PreferenceRequired
 from app.preferences import PreferenceDirection, Weights, check_composites, preference_direction
 
 
-def directions_of(body: ScoreBody, info: ModelInfo) -> list[PreferenceDirection]:
+def directions_of(options: ScoreOptions, info: ModelInfo) -> list[PreferenceDirection]:
     """Return the request's directions as unit vectors; its composites come beside the manifest's.
 
     Raises:
         UnknownName: a direction or composite uses a name that these weights do not have.
         MalformedBody: a direction is zero; names the field.
     """
-    check_composites(body.composites, info.objective_names)
-    composites = {**info.composites, **body.composites}
+    check_composites(options.composites, info.objective_names)
+    composites = {**info.composites, **options.composites}
     return [
         _direction(f"preferences[{index}]", weights, info.objective_names, composites)
-        for index, weights in enumerate(body.preferences or ())
+        for index, weights in enumerate(options.preferences or ())
     ]
 
 
-def scalar_direction(directions: Sequence[PreferenceDirection], model: ServedModel) -> PreferenceDirection | None:
+def scalar_direction(
+    directions: Sequence[PreferenceDirection],
+    model: ServedModel,
+    way: str = "give preferences, a list of {name: weight} over",
+) -> PreferenceDirection | None:
     """Return the direction behind `scores`; None where the weights have a scalar of their own, or several were asked.
+
+    `way` says in an error how to ask for one.
 
     Raises:
         PreferenceRequired: there is no way to a scalar at all.
@@ -34,10 +40,7 @@ def scalar_direction(directions: Sequence[PreferenceDirection], model: ServedMod
         return None
     if model.default_direction is None and not directions:
         names = ", ".join([*model.info.objective_names, *model.info.composites])
-        raise PreferenceRequired(
-            "these weights have several objectives and no gating: give preferences, "
-            f"a list of {{name: weight}} over {names}"
-        )
+        raise PreferenceRequired(f"these weights have several objectives and no gating: {way} {names}")
     return model.default_direction or (directions[0] if len(directions) == 1 else None)
 
 

@@ -134,6 +134,8 @@ def openapi_document(app: FastAPI, info: ModelInfo | None) -> dict[str, Any]:
             if path in BODIES:
                 operation["parameters"] = _parameters(path, info)
                 operation["requestBody"] = _request_body(BODIES[path], examples[path])
+            elif "requestBody" in operation:  # lines, which the route itself describes
+                operation["parameters"] += HEADERS
     return document
 
 

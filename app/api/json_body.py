@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -80,6 +80,15 @@ def parse(body: bytes, schema: type[Body], max_items: int) -> Body:
     items = content.get("items")
     if isinstance(items, list) and len(items) > max_items:
         raise MalformedBody(f"items holds {len(items)} items; at most {max_items} are allowed in one request")
+    return fit(content, schema)
+
+
+def fit(content: Any, schema: type[Body]) -> Body:
+    """Validate parsed JSON against a schema.
+
+    Raises:
+        MalformedBody: it does not fit; names the fields.
+    """
     try:
         return schema.model_validate(content)
     except ValidationError as error:

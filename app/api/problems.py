@@ -44,6 +44,7 @@ PROBLEMS: Mapping[type[errors.ArmoserveError], Problem] = MappingProxyType(
         errors.PreferenceRequired: Problem(400, "preference-required", "These weights need a preference"),
         errors.ConflictingOptions: Problem(400, "conflicting-options", "Options exclude each other"),
         errors.Unauthorized: Problem(401, "unauthorized", "A valid key is needed"),
+        errors.StreamStalled: Problem(408, "stream-stalled", "The stream stood still"),
         errors.TooManyTokens: Problem(413, "too-many-tokens", "Too many tokens"),
         errors.BodyTooLarge: Problem(413, "body-too-large", "The body is too large"),
         errors.MalformedBody: Problem(422, "malformed-body", "The request does not fit"),

@@ -120,6 +120,13 @@ class ScoringOptions(TruncationOption):
     """`bulk` fills what `interactive` leaves."""
 
 
+class ScoreOptions(ScoringOptions):
+    """The options of `/score`."""
+
+    preferences: Annotated[list[Direction], Field(max_length=MOST_DIRECTIONS)] | None = None
+    """Directions over objectives and composites; each is normalised to length 1 and ranks the responses its own way."""
+
+
 class ItemsBody(ItemFields):
     """Either `items`, or one item's own fields."""
 
@@ -154,11 +161,8 @@ class ItemsBody(ItemFields):
         return [self] if self.items is None else self.items
 
 
-class ScoreBody(ItemsBody, ScoringOptions):
+class ScoreBody(ItemsBody, ScoreOptions):
     """The body of `POST /score`."""
-
-    preferences: Annotated[list[Direction], Field(max_length=MOST_DIRECTIONS)] | None = None
-    """Directions over objectives and composites; each is normalised to length 1 and ranks the responses its own way."""
 
 
 def _at_most_one(directions: list[Direction]) -> list[Direction]:

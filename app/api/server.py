@@ -34,12 +34,21 @@ ABANDON_SECONDS = 1
 
 
 class BoundedHeadProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, with a bound on a request's line and headers, which httptools keeps without one."""
+    """uvicorn's protocol, with bounds that it has none of.
 
+    On a request's line and headers; and on the time in which a caller neither takes any of what waits for it nor
+    sends anything, which would keep its connection for ever.
+    """
+
+    standstill_seconds = math.inf
     head_bytes = 0
     reads_head = True
+    is_heard = False
+    unsent_bytes = 0
+    watch: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
+        self.is_heard = True
         if self.reads_head:
             self.head_bytes += len(data)
         super().data_received(data)
@@ -55,6 +64,33 @@ class BoundedHeadProtocol(HttpToolsProtocol):
         self.head_bytes = 0
         super().on_message_complete()
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_caller()
+
+    def resume_writing(self) -> None:
+        self._watch_no_more()
+        super().resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._watch_no_more()
+        super().connection_lost(exc)
+
+    def _watch_caller(self) -> None:
+        self.is_heard = False
+        self.unsent_bytes = self.transport.get_write_buffer_size()
+        self.watch = self.loop.call_later(self.standstill_seconds, self._give_up_at_standstill)
+
+    def _watch_no_more(self) -> None:
+        if self.watch is not None:
+            self.watch.cancel()
+
+    def _give_up_at_standstill(self) -> None:
+        if self.is_heard or self.transport.get_write_buffer_size() < self.unsent_bytes:
+            self._watch_caller()
+        else:
+            self.transport.abort()
+
 
 class DrainingServer(uvicorn.Server):
     """uvicorn's server with our order of shutting down."""
@@ -62,10 +98,14 @@ class DrainingServer(uvicorn.Server):
     def __init__(
         self, app: FastAPI, state: ServerState, address: tuple[str, int], *, drain_delay: float, drain_timeout: float
     ) -> None:
+        class Protocol(BoundedHeadProtocol):
+            # A stream says that it stands still first, and its caller may still hear it.
+            standstill_seconds = 2 * state.limits.stream_stall_seconds
+
         config = uvicorn.Config(
             app,
             *address,
-            http=BoundedHeadProtocol,
+            http=Protocol,
             ws="none",
             log_config=None,
             access_log=False,
@@ -107,6 +147,7 @@ class DrainingServer(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._state.closing.set()
         abandoning = asyncio.create_task(self._abandon_late())
         await super().shutdown(sockets)
         abandoning.cancel()

@@ -1,5 +1,6 @@
 """What the routes share about the running server: its limits, the model once it is loaded, and whether it drains."""
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ class Limits:
 
     max_body_bytes: int
     max_items: int
+    stream_stall_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ class ServerState:
         self.versions = versions
         self.model: ServedModel | None = None
         self.is_draining = False
+        self.closing = asyncio.Event()
+        """The port closes: what is inside should come to its end."""
         self.on_fatal: Fatal = _log_fatal
 
     def loaded_model(self) -> ServedModel:

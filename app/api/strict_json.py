@@ -23,8 +23,10 @@ BODY = "body"
 """The place that is no field: the whole."""
 
 
-def parse_json(body: bytes) -> Any:
+def parse_json(body: bytes, whole: str = BODY) -> Any:
     """Parse JSON as RFC 8259 has it, and refuse what cannot mean a value; a byte order mark is passed over.
+
+    `whole` is what messages call all of it.
 
     Raises:
         MalformedBody: says what is wrong and, where known, at which field or character.
@@ -41,11 +43,13 @@ def parse_json(body: bytes) -> Any:
         if numbers.refused:
             _refuse_number(numbers.refused[0], content)
     except UnicodeDecodeError:
-        raise MalformedBody("the body is not valid UTF-8; content encodings such as gzip are not supported") from None
+        raise MalformedBody(
+            f"the {whole} is not valid UTF-8; content encodings such as gzip are not supported"
+        ) from None
     except json.JSONDecodeError as error:
-        raise MalformedBody(f"the body is not JSON: {error.msg} at character {error.pos}") from None
+        raise MalformedBody(f"the {whole} is not JSON: {error.msg} at character {error.pos}") from None
     except RecursionError:
-        raise MalformedBody("the body is nested too deeply") from None
+        raise MalformedBody(f"the {whole} is nested too deeply") from None
     return content
 
 

@@ -39,7 +39,7 @@ def examples(served: Served) -> dict[str, object]:
     return {
         path: operation["post"]["requestBody"]["content"]["application/json"]["example"]
         for path, operation in paths.items()
-        if "post" in operation
+        if "post" in operation and "application/json" in operation["post"]["requestBody"]["content"]
     }
 
 
@@ -105,6 +105,17 @@ def test_the_options_in_a_trainers_url_are_described(served: Served, path: str) 
     described = {one["name"]: one["description"] for one in parameters if one["in"] == "query"}
     assert set(described) == {"targets", "preference", "normalise", "template"}
     assert all(described.values())
+
+
+def test_the_stream_is_described_with_an_example_that_works(served: Served) -> None:
+    operation = served.client.get("/openapi.json").json()["paths"]["/score/stream"]["post"]
+    described = {one["name"]: one["description"] for one in operation["parameters"]}
+    assert set(described) == {"preference", "composite", "truncate", "priority", "X-Timeout-Ms", "X-Request-Id"}
+    assert all(described.values())
+    (content,) = operation["requestBody"]["content"].values()
+    answer = served.client.post("/score/stream", content=content["example"])
+    assert answer.json()["id"] == "a"
+    assert set(operation["responses"]["200"]["content"]) == {answer.headers["content-type"]}
 
 
 def test_the_page_needs_nobody_else(served: Served) -> None:

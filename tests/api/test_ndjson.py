@@ -1,14 +1,11 @@
-import asyncio
+"""`python -m app score`: a file through the same lines as `POST /score/stream`."""
+
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry
 
-from app.api.ndjson import LineScoring
 from app.errors import ArmoserveError, PreferenceRequired
-from app.main import start_model
 from app.offline import score_file
 from app.settings import read_settings
 from tests.api.fake_engine import UNGATED, FakeEngine
@@ -44,7 +41,7 @@ def test_one_line_out_per_line_in_in_order_with_its_id(source: Path, tmp_path: P
     assert score(source, out) == 3
     results = lines_of(out)
     assert [result["line"] for result in results] == [1, *range(3, 207)]
-    assert [result.get("id") for result in results[:4]] == ["first", None, 7, "long"]
+    assert [result.get("id") for result in results[:4]] == ["first", 3, 7, "long"]
     assert results[0]["best"] == 1
     assert results[1]["error"]["type"] == "malformed-body"  # type: ignore[index]
     assert results[3]["error"]["type"] == "too-many-tokens"  # type: ignore[index]
@@ -95,26 +92,6 @@ def test_a_last_line_torn_anywhere_is_written_anew(tmp_path: Path, num_bytes: in
     assert out.read_bytes() == whole
 
 
-def test_lines_are_read_as_there_is_room(source: Path) -> None:
-    read: list[int] = []
-
-    def lines() -> Iterator[tuple[int, bytes]]:
-        for number in range(1, 101):
-            read.append(number)
-            yield number, b'{"prompt": "a", "response": "b"}'
-
-    async def run() -> None:
-        model = await start_model(FakeEngine().engine(), read_settings(), CollectorRegistry(), print)
-        results = LineScoring(model, in_flight=4).results(lines())
-        for finished in range(1, 11):
-            await anext(results)
-            assert len(read) <= finished + 4
-        await results.aclose()
-        await model.service.stop()
-
-    asyncio.run(run())
-
-
 def test_weights_that_need_a_preference_say_so_before_they_begin(source: Path, tmp_path: Path) -> None:
     with pytest.raises(PreferenceRequired, match="--default-preference"):
         score(source, tmp_path / "out.jsonl", FakeEngine(UNGATED))
@@ -125,3 +102,31 @@ def test_what_the_queue_cannot_take_at_once_waits(tmp_path: Path) -> None:
     source = tmp_path / "items.jsonl"
     source.write_text("\n".join(json.dumps({"prompt": letter * 250, "response": "b"}) for letter in "abc"))
     assert score(source, tmp_path / "out.jsonl", max_queued_tokens="300") == 0
+
+
+@pytest.mark.parametrize("given", ['"\\ud800"', '"' + "x" * 513 + '"', "1.5", "true", "[]", '{"a": 1}'])
+def test_an_id_that_cannot_come_back_is_the_lines_own_error(tmp_path: Path, given: str) -> None:
+    source, out = tmp_path / "items.jsonl", tmp_path / "out.jsonl"
+    source.write_text(f'{{"id": {given}, "prompt": "a", "response": "b"}}\n{{"prompt": "a", "response": "b"}}\n')
+    assert score(source, out) == 1
+    bad, good = lines_of(out)
+    assert (bad["line"], bad["id"]) == (1, 1)
+    assert bad["error"]["type"] == "malformed-body"  # type: ignore[index]
+    assert bad["error"]["message"].startswith("id")  # type: ignore[index]
+    assert good["scores"]
+
+
+def test_a_line_at_fault_keeps_its_id(tmp_path: Path) -> None:
+    source, out = tmp_path / "items.jsonl", tmp_path / "out.jsonl"
+    source.write_text('{"id": "a", "prompt": 5}\n{"id": 7, "responses": []}\n[]\n')
+    assert score(source, out) == 3
+    assert [(line["line"], line["id"]) for line in lines_of(out)] == [(1, "a"), (2, 7), (3, 3)]
+    assert lines_of(out)[2]["error"]["message"] == "the line must be a JSON object"  # type: ignore[index]
+
+
+def test_a_line_longer_than_a_body_may_be_is_an_error_line(tmp_path: Path) -> None:
+    source, out = tmp_path / "items.jsonl", tmp_path / "out.jsonl"
+    good = '{"prompt": "a", "response": "b"}'
+    source.write_text(f"{good}\n{' ' * 1000}{good}\n{good}")
+    assert score(source, out, max_body_bytes="1000") == 1
+    assert [line.get("error", {}).get("type") for line in lines_of(out)] == [None, "body-too-large", None]  # type: ignore[attr-defined]

@@ -30,6 +30,7 @@ def test_statuses_and_types_are_those_of_the_contract() -> None:
         (400, "preference-required"),
         (400, "conflicting-options"),
         (401, "unauthorized"),
+        (408, "stream-stalled"),
         (413, "too-many-tokens"),
         (413, "body-too-large"),
         (422, "malformed-body"),
