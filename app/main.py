@@ -9,7 +9,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -38,6 +38,10 @@ from app.settings import Settings
 from app.text.foreign_templates import own_format as own_format_of
 from app.text.turn_formats import Render as RenderText
 
+if TYPE_CHECKING:
+    from app.api.tracing import Tracing
+    from app.serving.record import TracePack
+
 log = logging.getLogger(__name__)
 
 DESCRIPTION = "Readable, steerable rewards: a score per response, what each objective contributes, and intensities."
@@ -56,7 +60,11 @@ def load_engine(settings: Settings) -> Engine:
 
 
 async def start_model(
-    engine: Engine, settings: Settings, registry: CollectorRegistry, on_fatal: Callable[[Exception], None]
+    engine: Engine,
+    settings: Settings,
+    registry: CollectorRegistry,
+    on_fatal: Callable[[Exception], None],
+    trace_pack: "TracePack | None" = None,
 ) -> ServedModel:
     """Put an engine behind a queue and a batcher, and start them.
 
@@ -77,6 +85,7 @@ async def start_model(
         metrics,
         watchdog_seconds=settings.watchdog_seconds,
         on_fatal=lambda: on_fatal(DevicePoisoned("the device is beyond repair; a new process is needed")),
+        trace_pack=trace_pack,
     )
     service = ScoringService(engine.encode, queue, batcher, metrics)
     metrics.watch_device_memory(engine.memory)
@@ -106,7 +115,7 @@ def create_app(settings: Settings, load: Callable[[Settings], Engine] = load_eng
     """Build the application; `load` is called once it starts, in a thread.
 
     Raises:
-        InvalidSetting: a key file that holds no key.
+        InvalidSetting: a key file that holds no key, or a collector without what speaks to it.
     """
     registry = _process_registry()
     limits = Limits(settings.max_body_bytes, settings.max_items, settings.stream_stall_seconds)
@@ -121,6 +130,7 @@ def create_app(settings: Settings, load: Callable[[Settings], Engine] = load_eng
         lifespan=partial(_lifespan, settings=settings, load=load),
     )
     app.state.server = state
+    state.tracing = _tracing(settings)
     for router in (
         scoring.router,
         stream.router,
@@ -159,12 +169,15 @@ async def _lifespan(app: FastAPI, settings: Settings, load: Callable[[Settings],
     loading.cancel()
     if state.model is not None:
         await state.model.service.stop()
+    if state.tracing is not None:
+        await state.tracing.close()
 
 
 async def _load(state: ServerState, settings: Settings, load: Callable[[Settings], Engine]) -> None:
     try:
         engine = await in_daemon_thread(partial(load, settings))
-        state.model = await start_model(engine, settings, state.registry, state.on_fatal)
+        trace_pack = None if state.tracing is None else state.tracing.pack
+        state.model = await start_model(engine, settings, state.registry, state.on_fatal, trace_pack)
     except Exception as error:  # whatever it is, the process cannot serve
         log.error("nothing can be served: %s", " ".join(str(error).split()) or type(error).__name__)  # noqa: TRY400
         log.debug("loading failed", exc_info=True)
@@ -187,7 +200,27 @@ def _install_layers(app: FastAPI, settings: Settings, state: ServerState) -> Non
             expose_headers=["Retry-After", "Server-Timing", "X-Request-Id"],
         )
     routes = frozenset(app.openapi()["paths"])
-    app.add_middleware(RequestContext, routes=routes, observe=state.observe_request, answer_failure=problem_response)
+    app.add_middleware(
+        RequestContext,
+        routes=routes,
+        observe=state.observe_request,
+        answer_failure=problem_response,
+        tracing=state.tracing,
+    )
+
+
+def _tracing(settings: Settings) -> "Tracing | None":
+    if settings.otlp_endpoint is None:
+        return None
+    try:
+        # An extra, which need not be installed.
+        from app.api.tracing import Tracing  # noqa: PLC0415
+    except ImportError as error:
+        raise InvalidSetting(
+            f"otlp_endpoint = {settings.otlp_endpoint!r} is not allowed: OpenTelemetry is not installed; "
+            "allowed: once the extra is, with pip install 'armoserve[otel]'"
+        ) from error
+    return Tracing(settings.otlp_endpoint)
 
 
 def _text_renderer(engine: Engine) -> RenderText:

@@ -23,6 +23,7 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Origin = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^\s/?#@]+)$")]
+CollectorAddress = Annotated[str, Field(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$")]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -106,6 +107,11 @@ class Settings(BaseSettings):
     drain_timeout_seconds: Seconds = setting(60.0, "time for what is queued to finish after that", "a number from 0")
     watchdog_seconds: PositiveSeconds = setting(
         120.0, "silence of the engine thread after which /livez fails", "a number above 0"
+    )
+    otlp_endpoint: CollectorAddress | None = setting(
+        None,
+        "OpenTelemetry collector that takes traces over OTLP/HTTP; needs the extra otel",
+        "http://host:port or https://host:port, to which /v1/traces is added",
     )
     log_format: Literal["json", "text"] = setting("json", "how log lines look", "json, text")
     log_level: Literal["debug", "info", "warning", "error"] = setting(

@@ -23,8 +23,9 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        if request_id := current_record().request_id:
-            line["request_id"] = request_id
+        request = current_record()
+        ids = {"request_id": request.request_id, "trace_id": request.trace_id, "span_id": request.span_id}
+        line |= {name: value for name, value in ids.items() if value}
         line |= getattr(record, "fields", {})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)

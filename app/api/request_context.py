@@ -6,14 +6,18 @@ import re
 import time
 import traceback
 from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.request_report import Answered, server_timing
+from app.api.request_report import QUIET_ROUTES, Answered, server_timing
 from app.errors import Draining
 from app.serving.record import RequestRecord, recording
+
+if TYPE_CHECKING:
+    from app.api.tracing import Tracing
 
 REQUEST_ID_HEADER = b"x-request-id"
 SERVER_TIMING_HEADER = b"server-timing"
@@ -44,28 +48,39 @@ class RequestContext:
     `routes` are the paths that there are; whatever else a caller asks for is told of as `other`.
     """
 
-    def __init__(self, app: ASGIApp, routes: Collection[str], observe: Observe, answer_failure: AnswerFailure) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        routes: Collection[str],
+        observe: Observe,
+        answer_failure: AnswerFailure,
+        tracing: "Tracing | None" = None,
+    ) -> None:
         self.app = app
         self.routes = routes
         self.observe = observe
         self.answer_failure = answer_failure
+        self.tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         answer = _Answer(send, RequestRecord(request_id_of(scope)))
+        method, route = scope["method"], scope["path"] if scope["path"] in self.routes else "other"
+        if self.tracing is not None and route not in QUIET_ROUTES:
+            self.tracing.begin(answer.record, method, route, scope["headers"])
         with recording(answer.record):
             try:
                 await self._run(scope, receive, answer)
             finally:
-                self._tell(scope, answer)
+                self._tell(Answered(method, route, answer.status, answer.seconds(), answer.record))
 
-    def _tell(self, scope: Scope, answer: "_Answer") -> None:
-        route = scope["path"] if scope["path"] in self.routes else "other"
-        answered = Answered(scope["method"], route, answer.status, answer.seconds(), answer.record)
-        self.observe(route, answered.status, answered.seconds)
+    def _tell(self, answered: Answered) -> None:
+        self.observe(answered.route, answered.status, answered.seconds)
         answered.log()
+        if self.tracing is not None:
+            self.tracing.end(answered)
 
     async def _run(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
         try:

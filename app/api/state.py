@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
@@ -14,6 +15,9 @@ from app.preferences import PreferenceDirection
 from app.serving.metrics import Metrics
 from app.serving.service import Encode, ScoringService
 from app.text.turn_formats import TurnFormat
+
+if TYPE_CHECKING:
+    from app.api.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +60,7 @@ class ServerState:
         self.versions = versions
         self.model: ServedModel | None = None
         self.is_draining = False
+        self.tracing: Tracing | None = None
         self.closing = asyncio.Event()
         """The port closes: what is inside should come to its end."""
         self.on_fatal: Fatal = _log_fatal

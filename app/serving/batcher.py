@@ -26,6 +26,7 @@ from app.serving.engine import Computed, EngineDied, EngineThread, Forward
 from app.serving.jobs import Job, JobResult
 from app.serving.metrics import FailureKind, Metrics
 from app.serving.queue import JobQueue
+from app.serving.record import PackRun, RequestRecord, TracePack
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ class Batcher:
         *,
         watchdog_seconds: float,
         on_fatal: Callable[[], None],
+        trace_pack: TracePack | None = None,
     ) -> None:
         """`on_fatal` is called on the event loop once the device is beyond repair and all jobs have been failed.
 
@@ -50,6 +52,7 @@ class Batcher:
         self._metrics = metrics
         self._watchdog_seconds = watchdog_seconds
         self._on_fatal = on_fatal
+        self._trace_pack = trace_pack
         self._engine = EngineThread(forward, clock=queue.clock)
         self._task: asyncio.Task[None] | None = None
         self._running: Sequence[Job] = ()
@@ -107,17 +110,21 @@ class Batcher:
     async def _settle(self, jobs: Sequence[Job], pack: Pack) -> None:
         """Compute `pack` and give each of its jobs a readout or an error."""
         self._num_packs += 1
+        began_at = self._queue.clock()
         try:
             computed = await asyncio.wrap_future(self._engine.submit(pack))
             readouts = _readouts(computed.output, pack)
         except DeviceOutOfMemory as error:
+            self._trace(jobs, pack, began_at, error)
             if len(jobs) == 1:
                 self._fail(jobs, error)
                 return
         except Exception as error:  # whatever it is, it is these jobs' answer
+            self._trace(jobs, pack, began_at, error)
             self._fail(jobs, error)
             return
         else:
+            self._trace(jobs, pack, computed.began_at)
             self._resolve(jobs, pack, computed, readouts)
             return
         # Only here, where the error is gone and with it all that it kept in memory.
@@ -154,6 +161,22 @@ class Batcher:
             self._metrics.observe_lengths(computed.output.scores_R, response_tokens, pack)
         except ValueError:  # more objectives than the model says, say: no reason to stop scoring
             logger.exception("the metrics do not take the readouts of pack %d", self._num_packs)
+
+    def _trace(self, jobs: Sequence[Job], pack: Pack, began_at: float, cause: Exception | None = None) -> None:
+        """Tell of a pack to the traces of those requests that have one."""
+        if self._trace_pack is None:
+            return
+        enqueued_at: dict[RequestRecord, float] = {}
+        for job in jobs:
+            if job.record.span is not None:
+                enqueued_at.setdefault(job.record, job.enqueued_at)
+        if not enqueued_at:
+            return
+        failure = "" if cause is None else _verdict(cause)[0]
+        run = PackRun(self._num_packs, began_at, self._queue.clock(), pack.num_tokens, pack.num_responses, failure)
+        span = self._trace_pack(run, [record.span for record in enqueued_at])
+        for index, (record, since) in enumerate(enqueued_at.items()):
+            record.computed(since, run, span if index else None)
 
     def _fail(self, jobs: Sequence[Job], cause: Exception) -> None:
         """Fail `jobs` with a fresh error each; the cause goes to the log, and the pack's number to both."""

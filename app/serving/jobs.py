@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from app.domain import Readout, TokenizedConversation
+from app.serving.record import RequestRecord
 
 Priority = Literal["interactive", "bulk"]
 Prefix: TypeAlias = tuple[tuple[int, ...], int]
@@ -32,6 +33,8 @@ class Job:
     priority: Priority
     deadline: float | None
     enqueued_at: float
+    record: RequestRecord = field(default_factory=RequestRecord)
+    """Of the request that it belongs to."""
 
     @property
     def prefix(self) -> Prefix:

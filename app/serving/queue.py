@@ -21,6 +21,7 @@ from app.serving.door import Door, Refusal
 from app.serving.jobs import Job, JobResult, Priority, num_packed_tokens
 from app.serving.line import WaitingLine
 from app.serving.metrics import Metrics
+from app.serving.record import current_record
 from app.serving.throughput import Throughput
 
 __all__ = ["Job", "JobQueue", "Priority"]
@@ -113,7 +114,8 @@ class JobQueue:
             raise _deadline_exceeded()
         self._check_load(conversations, priority, patience_seconds)
         loop = asyncio.get_running_loop()
-        jobs = [Job(conversation, loop.create_future(), priority, deadline, now) for conversation in conversations]
+        record = current_record()
+        jobs = [Job(one, loop.create_future(), priority, deadline, now, record) for one in conversations]
         for job in jobs:
             self._lines[priority].add(job)
             self.door.enter()

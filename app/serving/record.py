@@ -1,17 +1,21 @@
 """What one request asked of the service, and where its time went: log lines, headers and traces are read from it.
 
-The service fills it in while the request is inside; a request of many calls adds them up. It knows no HTTP.
+The service and the batcher fill it in while the request is inside; a request of many calls adds them up. It knows no
+HTTP, and of traces only whether one is wanted.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from app.domain import Timings
 
 Stage = Literal["tokenize", "queue", "forward"]
+
+MOST_STAGES = 256
+"""Of one request that are remembered for its trace: a stream of items goes through as many as it likes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,34 @@ class Usage:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class PackRun:
+    """One forward pass, as the requests in it see it."""
+
+    pack_id: int
+    began_at: float
+    ended_at: float
+    num_tokens: int
+    num_responses: int
+    failure: str = ""
+    """What kind of failure it ended in, where it did."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageRun:
+    """One stage of one request, in monotonic seconds; `span` is the forward span of the pack, of another's trace."""
+
+    stage: Stage
+    began_at: float
+    ended_at: float
+    pack: PackRun | None = None
+    span: object | None = None
+
+
+TracePack: TypeAlias = Callable[[PackRun, Sequence[object]], object]
+"""Trace a pack for the requests with these spans, oldest first, in the trace of the first; return its own span."""
+
+
 @dataclass(slots=True, eq=False)
 class RequestRecord:
     """One request, from its first byte to its answer."""
@@ -45,14 +77,31 @@ class RequestRecord:
     """How long each stage took at most, of those that are done."""
     problem: str = ""
     """The type of the problem that was answered, where one was."""
+    trace_id: str = ""
+    span_id: str = ""
+    span: object | None = None
+    """The span of a request that is traced; whoever traces knows what it is."""
+    stages: list[StageRun] = field(default_factory=list)
+    """For its trace, of a request that has one."""
 
-    def tokenized(self, items: int, seconds: float) -> None:
+    def tokenized(self, items: int, began_at: float, ended_at: float) -> None:
         self.items += items
-        self._lasted({"tokenize": seconds})
+        self._lasted({"tokenize": ended_at - began_at})
+        self._passed(StageRun("tokenize", began_at, ended_at))
+
+    def computed(self, enqueued_at: float, pack: PackRun, span: object | None) -> None:
+        """Remember a pack with jobs of this request; `span` is None where the pack's span is in its own trace."""
+        self._passed(StageRun("queue", enqueued_at, pack.began_at, pack))
+        if span is not None:
+            self._passed(StageRun("forward", pack.began_at, pack.ended_at, pack, span))
 
     def scored(self, usage: Usage, timings: Timings) -> None:
         self.usage += usage
         self._lasted({"queue": timings.queue_seconds, "forward": timings.forward_seconds})
+
+    def _passed(self, run: StageRun) -> None:
+        if self.span is not None and len(self.stages) < MOST_STAGES:
+            self.stages.append(run)
 
     def _lasted(self, seconds: Mapping[Stage, float]) -> None:
         for stage, lasted in seconds.items():

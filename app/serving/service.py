@@ -105,10 +105,11 @@ class ScoringService:
         with self._queue.door.entrance():
             began_at = time.monotonic()
             tokenized = await self._tokenize(items, truncation, encode or self._encode)
-            tokenize_seconds = time.monotonic() - began_at
+            tokenized_at = time.monotonic()
+            tokenize_seconds = tokenized_at - began_at
             self._metrics.tokenize_seconds.observe(tokenize_seconds)
             record = current_record()
-            record.tokenized(len(items), tokenize_seconds)
+            record.tokenized(len(items), began_at, tokenized_at)
             fitting = [one for one in tokenized if isinstance(one, TokenizedItem)]
             self._metrics.truncations.inc(sum(one.truncated for one in fitting))
             conversations = [conversation for one in fitting for conversation in one.conversations]
