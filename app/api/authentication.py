@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.api.problems import problem_response
 from app.api.request_context import request_id_of
 from app.errors import Unauthorized
+from app.serving.record import current_record
 
 
 class Authentication:
@@ -30,12 +31,16 @@ class Authentication:
         await problem_response(error, request_id_of(scope))(scope, receive, send)
 
     def _admits(self, scope: Scope) -> bool:
+        """Say whether a valid key is shown, and remember which as the caller."""
         matches = [
-            hmac.compare_digest(sha256(shown).digest(), digest)
+            digest
             for shown in shown_keys(scope["headers"])
             for digest in self.key_digests
+            if hmac.compare_digest(sha256(shown).digest(), digest)
         ]
-        return any(matches)
+        if matches:
+            current_record().caller = matches[0].hex()
+        return bool(matches)
 
 
 def shown_keys(headers: Sequence[tuple[bytes, bytes]]) -> Iterator[bytes]:

@@ -42,6 +42,12 @@ def request_id_of(scope: Scope) -> str:
     return known
 
 
+def caller_address(scope: Scope) -> str:
+    """Return where the request comes from: a proxy, where it came through one; empty where nobody knows."""
+    address: str = (scope.get("client") or ("", 0))[0]
+    return address
+
+
 class RequestContext:
     """Give each request an id, measure it, and see that it ends in an answer.
 
@@ -66,7 +72,7 @@ class RequestContext:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        answer = _Answer(send, RequestRecord(request_id_of(scope)))
+        answer = _Answer(send, RequestRecord(request_id_of(scope), caller_address(scope)))
         method, route = scope["method"], scope["path"] if scope["path"] in self.routes else "other"
         if self.tracing is not None and route not in QUIET_ROUTES:
             self.tracing.begin(answer.record, method, route, scope["headers"])

@@ -37,6 +37,10 @@ class Job:
     """Of the request that it belongs to."""
 
     @property
+    def caller(self) -> str:
+        return self.record.caller
+
+    @property
     def prefix(self) -> Prefix:
         return self.conversation.prefix_ids, self.conversation.gating_index
 

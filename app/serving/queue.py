@@ -1,10 +1,12 @@
 """Admission and order: which jobs wait, how long that takes, and which go into the next pack.
 
 Lives on the event loop and is never locked. It knows tokens, priorities and deadlines, not what a token means, who
-computes it or which caller asked. Fairness between callers would be an order inside a `WaitingLine`.
+computes it or what a caller is.
 
-Limits count what stands before a request: for an interactive one the interactive line, for a bulk one both lines,
-so a bulk flood never has interactive work refused. The seconds after which to retry are the estimate itself: jitter
+Limits count what goes before a request: for an interactive one its turns and those of others meanwhile in the
+interactive line, for a bulk one the same in the bulk line and all of the interactive one. So a bulk flood never has
+interactive work refused, nor one caller's flood another's; n callers together may queue 1 + 1/2 + … + 1/n times
+`max_queued_tokens` at each priority. The seconds after which to retry are the estimate itself: jitter
 is added where they become a header.
 """
 
@@ -87,7 +89,7 @@ class JobQueue:
     ) -> bool:
         """Say whether this request would be let in now; None may wait as long as any, 0 not at all."""
         patience_seconds = self.max_wait_seconds if patience_seconds is None else max(patience_seconds, 0.0)
-        wait_seconds = self.estimated_wait_seconds(priority) or 0.0
+        wait_seconds = self._seconds_before(conversations, priority)
         return self._surplus_tokens(conversations, priority) <= 0 and wait_seconds <= patience_seconds
 
     def admit(
@@ -131,13 +133,13 @@ class JobQueue:
         self._changed()
 
     def estimated_wait_seconds(self, priority: Priority) -> float | None:
-        """Estimate how long a job admitted now would wait; None before the first forward was measured."""
-        return self._throughput.seconds_for(self._tokens_before(priority) + self._running_tokens)
+        """Estimate how long all that waits now will take; None before the first forward was measured."""
+        return self._throughput.seconds_for(self._waiting_tokens(priority) + self._running_tokens)
 
     def is_full(self) -> bool:
-        """Say whether any interactive request would be refused now for what waits before it."""
+        """Say whether a caller whose interactive requests these were would be refused another, whatever its size."""
         wait_seconds = self.estimated_wait_seconds("interactive") or 0.0
-        return self._tokens_before("interactive") >= self.max_queued_tokens or wait_seconds > self.max_wait_seconds
+        return self._waiting_tokens("interactive") >= self.max_queued_tokens or wait_seconds > self.max_wait_seconds
 
     async def wait_for_jobs(self) -> None:
         """Return once at least one job waits."""
@@ -195,13 +197,23 @@ class JobQueue:
         """Estimate when the same request would be let in if it came anew."""
         surplus_tokens = max(self._surplus_tokens(conversations, priority), 0)
         until_room_seconds = self._throughput.seconds_for(surplus_tokens) or 0.0
-        surplus_seconds = (self.estimated_wait_seconds(priority) or 0.0) - self.max_wait_seconds
+        surplus_seconds = self._seconds_before(conversations, priority) - self.max_wait_seconds
         return max(until_room_seconds, surplus_seconds, SHORTEST_RETRY_SECONDS)
 
     def _surplus_tokens(self, conversations: Sequence[TokenizedConversation], priority: Priority) -> int:
-        return self._tokens_before(priority) + num_packed_tokens(conversations) - self.max_queued_tokens
+        tokens = num_packed_tokens(conversations)
+        return self._tokens_before(tokens, priority) + tokens - self.max_queued_tokens
 
-    def _tokens_before(self, priority: Priority) -> int:
+    def _seconds_before(self, conversations: Sequence[TokenizedConversation], priority: Priority) -> float:
+        tokens = self._tokens_before(num_packed_tokens(conversations), priority)
+        return self._throughput.seconds_for(tokens + self._running_tokens) or 0.0
+
+    def _tokens_before(self, tokens: int, priority: Priority) -> int:
+        """Count what would be computed before the last of so many more tokens of the caller that asks now."""
+        before = self._lines[priority].tokens_before(current_record().caller, tokens)
+        return before + (self._lines["interactive"].num_tokens if priority == "bulk" else 0)
+
+    def _waiting_tokens(self, priority: Priority) -> int:
         if priority == "interactive":
             return self._lines["interactive"].num_tokens
         return sum(line.num_tokens for line in self._lines.values())

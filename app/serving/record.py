@@ -71,6 +71,8 @@ class RequestRecord:
     """One request, from its first byte to its answer."""
 
     request_id: str = ""
+    caller: str = ""
+    """Who asks: those who wait take turns by it. The digest of a key where the service has keys, else an address."""
     items: int = 0
     usage: Usage = field(default_factory=lambda: Usage(0, 0, 0))
     stage_seconds: dict[Stage, float] = field(default_factory=dict)
