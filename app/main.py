@@ -23,6 +23,7 @@ from app.api.documentation import openapi_document
 from app.api.head_as_get import HeadAsGet
 from app.api.problems import install_problem_responses, problem_response
 from app.api.request_context import RequestContext
+from app.api.security_headers import SecurityHeaders
 from app.api.server import DrainingServer
 from app.api.state import Limits, ServedModel, ServerState
 from app.api.trainers import get_reward, routes
@@ -207,6 +208,7 @@ def _install_layers(app: FastAPI, settings: Settings, state: ServerState) -> Non
         answer_failure=problem_response,
         tracing=state.tracing,
     )
+    app.add_middleware(SecurityHeaders)
 
 
 def _tracing(settings: Settings) -> "Tracing | None":

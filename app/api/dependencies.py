@@ -17,7 +17,7 @@ from app.errors import MalformedBody
 Result = TypeVar("Result")
 
 TIMEOUT_HEADER = "X-Timeout-Ms"
-MILLISECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
+MILLISECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,20})?")
 
 
 def server_of(request: Request) -> ServerState:

@@ -5,6 +5,7 @@ and style come from this server: no third-party host is asked for anything.
 """
 
 from collections.abc import Mapping
+from http import HTTPStatus
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
@@ -17,8 +18,8 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import models_json_schema
 
 from app.api.dependencies import TIMEOUT_HEADER
+from app.api.documented_problems import problem_answers
 from app.api.examples import examples_for, options_for
-from app.api.problems import MEDIA_TYPE
 from app.api.schemas import MoslimBody, ObjectivesBody, ScoreBody, TokenizeBody
 from app.api.service_answers import ProblemAnswer
 from app.api.trainers.get_reward import RewardBody
@@ -56,14 +57,15 @@ HEADERS: tuple[dict[str, Any], ...] = (
     {
         "name": TIMEOUT_HEADER,
         "in": "header",
-        "schema": {"type": "number", "exclusiveMinimum": 0},
+        "schema": {"type": "number", "minimum": 0.001, "maximum": 999_999_999},
         "description": "Milliseconds after which the answer is of no use: work that has not begun by then is dropped.",
     },
     {
         "name": "X-Request-Id",
         "in": "header",
-        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:/+=-]{1,128}$"},
-        "description": "An id of the caller's own; it comes back in the answer, in errors and in the log.",
+        "schema": {"type": "string"},
+        "description": "An id of the caller's own, which comes back in the answer, in errors and in the log. "
+        "One that is not up to 128 of A-Z a-z 0-9 . _ : / + = - is replaced.",
     },
 )
 SECURITY_SCHEMES: Mapping[str, dict[str, str]] = MappingProxyType(
@@ -95,7 +97,12 @@ START_SCRIPT = """SwaggerUIBundle({
   validatorUrl: null,
 });
 """
-PAGE_POLICY = "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+KEPT: Mapping[str, str] = MappingProxyType({"Cache-Control": "private, max-age=3600"})
+"""The page's script and style are large and the same for everybody."""
 
 router = APIRouter(include_in_schema=False)
 
@@ -112,12 +119,12 @@ async def start_script() -> Response:
 
 @router.get("/docs/swagger-ui-bundle.js")
 async def swagger_script() -> Response:
-    return FileResponse(_swagger_file("swagger-ui-bundle.js"))
+    return FileResponse(_swagger_file("swagger-ui-bundle.js"), headers=KEPT)
 
 
 @router.get("/docs/swagger-ui.css")
 async def swagger_style() -> Response:
-    return FileResponse(_swagger_file("swagger-ui.css"))
+    return FileResponse(_swagger_file("swagger-ui.css"), headers=KEPT)
 
 
 def openapi_document(app: FastAPI, info: ModelInfo | None) -> dict[str, Any]:
@@ -130,11 +137,15 @@ def openapi_document(app: FastAPI, info: ModelInfo | None) -> dict[str, Any]:
     examples = examples_for(info)
     for path, operations in document["paths"].items():
         for operation in operations.values():
-            operation["responses"]["default"] = _problem_answer()
+            has_body = path in BODIES or "requestBody" in operation
+            problems = problem_answers(path, has_body=has_body, is_trainers=path in TRAINER_BODIES)
+            operation["responses"] |= problems
+            if str(HTTPStatus.UNAUTHORIZED) not in problems:
+                operation["security"] = []
             if path in BODIES:
                 operation["parameters"] = _parameters(path, info)
                 operation["requestBody"] = _request_body(BODIES[path], examples[path])
-            elif "requestBody" in operation:  # lines, which the route itself describes
+            elif has_body:  # lines, which the route itself describes
                 operation["parameters"] += HEADERS
     return document
 
@@ -155,11 +166,6 @@ def _body_schemas() -> dict[str, Any]:
 def _request_body(body: type[BaseModel], example: Mapping[str, Any]) -> dict[str, Any]:
     schema = {"$ref": REF_TEMPLATE.format(model=body.__name__)}
     return {"required": True, "content": {"application/json": {"schema": schema, "example": dict(example)}}}
-
-
-def _problem_answer() -> dict[str, Any]:
-    schema = {"$ref": REF_TEMPLATE.format(model="ProblemAnswer")}
-    return {"description": "An error, as a problem document", "content": {MEDIA_TYPE: {"schema": schema}}}
 
 
 def _swagger_file(name: str) -> Path:

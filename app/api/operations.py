@@ -39,7 +39,9 @@ async def readyz(server: Server) -> Response:
     return json_response({"status": "ready"})
 
 
-@router.get("/metrics", response_class=Response)
+@router.get(
+    "/metrics", response_class=Response, responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
+)
 async def metrics(server: Server) -> Response:
     """Return every metric in Prometheus' text format."""
     return Response(generate_latest(server.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -4,12 +4,14 @@ import pytest
 from pydantic import TypeAdapter
 
 from app.api.answers import MoslimAnswer, ObjectivesAnswer, ScoreAnswer, TokenizeAnswer
+from app.api.problems import PROBLEMS
 from app.api.service_answers import InfoAnswer, ProblemAnswer, StateAnswer
 from app.api.trainers.llamafactory import ScoreEvaluationAnswer
 from app.api.trainers.nim import ChatAnswer
 from app.api.trainers.rerank import RerankAnswer
 from app.api.trainers.slime import SlimeAnswer
 from app.api.trainers.vllm import ClassifyAnswer, EmbeddingsAnswer, PoolingAnswer
+from app.errors import StreamStalled
 from tests.api.fake_engine import PLAIN, UNGATED, FakeEngine
 from tests.api.serving import Served, serving
 
@@ -95,8 +97,38 @@ def test_the_document_says_how_to_show_a_key_and_what_errors_look_like(served: S
     assert set(document["components"]["securitySchemes"]) == {"bearer", "key", "basic"}
     for operations in document["paths"].values():
         for operation in operations.values():
-            assert "application/problem+json" in operation["responses"]["default"]["content"]
             assert operation["summary"]
+            assert "default" not in operation["responses"]
+            for status, answer in operation["responses"].items():
+                assert (status == "200") != ("application/problem+json" in answer["content"])
+
+
+def test_every_kind_of_error_is_described_where_it_may_come_up(served: Served) -> None:
+    paths = served.client.get("/openapi.json").json()["paths"]
+    statuses = {
+        path: [status for status in next(iter(operations.values()))["responses"] if status != "200"]
+        for path, operations in paths.items()
+    }
+    scored = ["400", "401", "408", "413", "422", "429", "500", "503", "504"]
+    assert statuses["/score"] == statuses["/objectives"] == statuses["/score/stream"] == scored
+    assert statuses["/moslim-classify"] == sorted([*scored, "501"])
+    assert statuses["/tokenize"] == ["400", "401", "408", "413", "422", "500", "501", "503"]
+    for path in TRAINER_PATHS:
+        assert statuses[path] == ["400", "401", "408", "413", "422", "500", "501", "503", "504"]
+    assert statuses["/livez"] == statuses["/readyz"] == ["500", "503"]
+    assert (statuses["/info"], statuses["/metrics"]) == (["401", "500", "503"], ["401", "500"])
+    described = re.findall(r"`([a-z-]+)`", " ".join(map(str, paths["/get_reward"]["post"]["responses"].values())))
+    described += re.findall(r"`([a-z-]+)`", " ".join(map(str, paths["/score"]["post"]["responses"].values())))
+    kinds = {problem.type for error, problem in PROBLEMS.items() if error is not StreamStalled}
+    assert kinds <= set(described)
+
+
+def test_probes_are_said_to_need_no_key(served: Served) -> None:
+    paths = served.client.get("/openapi.json").json()["paths"]
+    open_paths = {
+        path for path, operations in paths.items() if any(one.get("security") == [] for one in operations.values())
+    }
+    assert open_paths == {"/livez", "/readyz"}
 
 
 @pytest.mark.parametrize("path", TRAINER_PATHS)

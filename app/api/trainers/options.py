@@ -71,11 +71,23 @@ def options_of(request: Request) -> TrainerOptions:
 
 def query_parameters(examples: Mapping[str, str]) -> list[dict[str, Any]]:
     """Return the options as parameters of the OpenAPI document."""
+    schemas = _value_schemas()
     return [
-        {"name": name, "in": "query", "schema": {"type": "string"}, "description": meaning}
+        {"name": name, "in": "query", "schema": {"type": "string", **schemas[name]}, "description": meaning}
         | ({"example": examples[name]} if name in examples else {})
         for name, meaning in OPTIONS.items()
     ]
+
+
+def _value_schemas() -> dict[str, dict[str, Any]]:
+    """Return what is sure to be read; a little more is, such as spaces around a name."""
+    level, weight, name = r"([0-9]{1,9}|max)", r"[+-]?[0-9]{1,9}(\.[0-9]{1,9})?", r"[^,:\s]([^,:]*[^,:\s])?"
+    return {
+        "targets": {"pattern": f"^(prefix|{name}:{level}(,{name}:{level})*)$"},
+        "preference": {"pattern": f"^{name}:{weight}(,{name}:{weight})*$"},
+        "normalise": {"enum": ["score"]},
+        "template": {"enum": list(KNOWN_FORMATS)},
+    }
 
 
 def _targets(value: str) -> TargetsOption:
