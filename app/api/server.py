@@ -9,9 +9,11 @@ import asyncio
 import logging
 import math
 import os
+import resource
 import signal
 import socket
 import time
+from contextlib import suppress
 from types import FrameType
 
 import uvicorn
@@ -132,6 +134,7 @@ class DrainingServer(uvicorn.Server):
         self._accept_until = time.monotonic() + (0.0 if sig == signal.SIGINT else self._drain_delay)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        _allow_connections()
         try:
             await super().startup(sockets)
         except (SystemExit, UnicodeError) as ended:  # uvicorn logs what the system said, and wants to end with 3
@@ -166,3 +169,10 @@ class DrainingServer(uvicorn.Server):
             await self._state.model.service.stop()
         for task in tuple(self.server_state.tasks):  # whose bodies are still coming in, say
             task.cancel()
+
+
+def _allow_connections() -> None:
+    """Allow as many open files as the system lets this process have: shells and services start with 1024."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # no number is small enough for some systems that say there is no limit
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

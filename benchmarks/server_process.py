@@ -1,0 +1,85 @@
+"""A server of its own for a measurement, on a free port of 127.0.0.1, and how late its event loop was."""
+
+import asyncio
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+START_SECONDS = 120.0
+
+
+@dataclass
+class WatchedServer:
+    """Starts, stops, and is asked over connections made by hand, which cost the one who measures little."""
+
+    folder: Path
+    settings: Sequence[str] = ()
+    port: int = 0
+    process: "subprocess.Popen[bytes] | None" = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = self.port or free.getsockname()[1]
+
+    async def start(self) -> None:
+        """Start it, and return once it is ready."""
+        command = [sys.executable, "-m", "benchmarks.watched_server", str(self.folder / "lags")]
+        flags = ["--port", str(self.port), "--log-level", "warning", *self.settings]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen([*command, *flags], stdout=log, stderr=log)  # noqa: S603
+        give_up = time.monotonic() + START_SECONDS
+        while not await self._is_ready():
+            if time.monotonic() > give_up or self.process.poll() is not None:
+                raise SystemExit((self.folder / "log").read_text(encoding="utf-8")[-2000:])
+            await asyncio.sleep(0.1)
+
+    async def _is_ready(self) -> bool:
+        try:
+            return (await self.ask("GET", "/readyz"))[0] == 200
+        except OSError:
+            return False
+
+    async def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """End it, and return once it has ended."""
+        if self.process is not None:
+            self.process.send_signal(how)
+            await asyncio.to_thread(self.process.wait)
+
+    async def ask(self, method: str, path: str, content: bytes = b"") -> tuple[int, bytes]:
+        """Ask over a new connection; return the status and the body.
+
+        Raises:
+            OSError: there was no whole answer.
+        """
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\nConnection: close\r\n\r\n"
+            writer.write(head.encode() + content)
+            await writer.drain()
+            answer, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        finally:
+            writer.close()
+        fields = dict(line.lower().split(b": ", 1) for line in answer.split(b"\r\n")[1:])
+        if len(body) != int(fields.get(b"content-length", b"-1")):
+            raise ConnectionResetError("the answer broke off")
+        return int(answer.split(b" ", 2)[1]), body
+
+    async def post(self, path: str, body: Any) -> tuple[int, Any]:
+        """Post JSON, and read JSON."""
+        status, content = await self.ask("POST", path, json.dumps(body).encode())
+        return status, json.loads(content)
+
+    def lags_ms(self, since: float, until: float) -> dict[str, float]:
+        """Return how late the loop was between two monotonic times: the largest, and percentiles."""
+        rows = [line.split() for line in (self.folder / "lags").read_text(encoding="utf-8").splitlines()]
+        lags = [1000 * float(row[1]) for row in rows if len(row) == 2 and since <= float(row[0]) <= until]
+        return {name: round(float(np.percentile(lags, q)), 2) for name, q in (("p50", 50), ("p99", 99), ("max", 100))}

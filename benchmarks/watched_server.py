@@ -1,0 +1,53 @@
+"""`python -m app serve` that writes down how late its event loop was.
+
+    python -m benchmarks.watched_server LAGS_FILE [--setting value]...
+
+A task asks to be woken every millisecond; how much later it is woken is what every caller waited, whatever held the
+loop or the interpreter. Lines of the file: when it was woken (monotonic seconds) and how late (seconds).
+"""
+
+import asyncio
+import sys
+import time
+from pathlib import Path
+from socket import socket
+from typing import IO
+
+from app.__main__ import end_process
+from app.api.logs import configure_logs
+from app.api.server import DrainingServer
+from app.main import serve
+from app.settings import read_settings
+
+BEAT_SECONDS = 0.001
+
+
+async def _watch(lags: IO[str]) -> None:
+    while True:
+        due = time.monotonic() + BEAT_SECONDS
+        await asyncio.sleep(BEAT_SECONDS)
+        woken = time.monotonic()
+        lags.write(f"{woken:.6f} {max(woken - due, 0.0):.6f}\n")
+
+
+def main() -> int:
+    """Serve until a signal."""
+    flags = dict(zip(sys.argv[2::2], sys.argv[3::2], strict=True))
+    settings = read_settings({name.removeprefix("--").replace("-", "_"): value for name, value in flags.items()})
+    configure_logs(settings.log_format, settings.log_level)
+    start = DrainingServer.startup
+
+    with Path(sys.argv[1]).open("a", encoding="utf-8", buffering=1) as lags:
+
+        async def watched_startup(self: DrainingServer, sockets: list[socket] | None = None) -> None:
+            watching = asyncio.create_task(_watch(lags))
+            self.config.app.state.watching = watching  # type: ignore[union-attr] # or it is collected
+            await start(self, sockets)
+
+        DrainingServer.startup = watched_startup  # type: ignore[method-assign]
+        failure = serve(settings)
+    return 0 if failure is None else 1
+
+
+if __name__ == "__main__":
+    end_process(main())
