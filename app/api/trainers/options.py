@@ -80,8 +80,9 @@ def query_parameters(examples: Mapping[str, str]) -> list[dict[str, Any]]:
 
 
 def _value_schemas() -> dict[str, dict[str, Any]]:
-    """Return what is sure to be read; a little more is, such as spaces around a name."""
-    level, weight, name = r"([0-9]{1,9}|max)", r"[+-]?[0-9]{1,9}(\.[0-9]{1,9})?", r"[^,:\s]([^,:]*[^,:\s])?"
+    """Return what is sure to be read; a little more is, such as weights of 0 beside others."""
+    name, level = r"[^,:\s]([^,:]*[^,:\s])?", r"([0-9]{1,9}|max)"
+    weight = r"[+-]?([1-9][0-9]{0,8}(\.[0-9]{1,9})?|0\.[0-9]{0,8}[1-9])"
     return {
         "targets": {"pattern": f"^(prefix|{name}:{level}(,{name}:{level})*)$"},
         "preference": {"pattern": f"^{name}:{weight}(,{name}:{weight})*$"},
