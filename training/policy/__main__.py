@@ -52,7 +52,7 @@ BY_NAME: Final = {stage.name: stage for stage in STAGES}
 def main(arguments: list[str] | None = None) -> int:
     """Run stages, one after the other; return the exit code."""
     parsed = _parser().parse_args(arguments)
-    running = ""
+    running = parsed.stages[0]
     try:
         recipe = read_policy_recipe(parsed.recipe)
         if parsed.seed is not None:
@@ -69,7 +69,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{running} stopped; what it had written is kept: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from what is kept", file=sys.stderr)
+        rest = " ".join(parsed.stages[parsed.stages.index(running) :])  # stages that have ended would run again
+        print(f"stopped; `{rest}` goes on from what is kept", file=sys.stderr)
         return 130
     return 0
 

@@ -93,6 +93,8 @@ class Policy:
     def learn_only_tokens(self, tokens: Sequence[str]) -> None:
         """Freeze all but the embeddings of some tokens: prompt tuning (Lester et al., 2021), for what a prefix says.
 
+        Where a policy's embeddings are tied, how likely it is to write these tokens itself changes with them.
+
         Raises:
             InvalidRecipe: the policy has adapters, or one of them is no token of its own.
         """

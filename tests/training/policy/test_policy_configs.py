@@ -110,6 +110,21 @@ def test_stages_run_in_their_order_under_another_seed(tmp_path: Path, monkeypatc
     assert ran == [("tiny", 3, "w-seed-3"), ("sft", 3, "w-seed-3"), ("ppo", 0, "w")]
 
 
+def test_what_is_stopped_names_the_stages_to_go_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop_at_sft(stage: command.PolicyStage, _: PolicyRecipe) -> None:
+        if stage.name == "sft":
+            raise KeyboardInterrupt
+
+    path = tmp_path / "recipe.toml"
+    path.write_text('work_folder = "w"')
+    monkeypatch.setattr(command.PolicyStage, "run", stop_at_sft)
+    monkeypatch.setattr(command, "prepare", lambda _: None)
+    assert command.main(["tiny", "sft", "ppo", str(path)]) == 130
+    assert capsys.readouterr().err == "stopped; `sft ppo` goes on from what is kept\n"
+
+
 def test_help_lists_every_stage_and_loads_no_torch() -> None:
     check = (
         "import sys, contextlib, training.policy.__main__ as command\n"
