@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from training.errors import InvalidRecipe
 from training.policy import __main__ as command
 from training.policy.configs import PolicyRecipe, read_policy_recipe
+from training.policy.measuring_configs import PolicyReportConfig
 
 ROOT = Path(__file__).resolve().parents[3]
 RECIPES = sorted(path for path in (ROOT / "training" / "recipes").glob("*.toml") if "[prompts]" in path.read_text())
@@ -108,6 +110,11 @@ def test_stages_run_in_their_order_under_another_seed(tmp_path: Path, monkeypatc
     assert command.main(["tiny", "sft", str(path), "--seed", "3"]) == 0
     assert command.main(["ppo", str(path)]) == 0
     assert ran == [("tiny", 3, "w-seed-3"), ("sft", 3, "w-seed-3"), ("ppo", 0, "w")]
+
+
+def test_another_seed_changes_no_other_folder() -> None:
+    recipe = PolicyRecipe("w", report=PolicyReportConfig(runs=("x = w-seed-0, w-seed-1",)))
+    assert command.seeded(recipe, 3) == replace(recipe, seed=3, work_folder="w-seed-3")
 
 
 def test_what_is_stopped_names_the_stages_to_go_on_with(
