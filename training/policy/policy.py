@@ -194,5 +194,6 @@ def sft_policy(recipe: PolicyRecipe) -> str:
 def _made_by(recipe: PolicyRecipe, stage: str) -> str:
     folder = Path(recipe.work_folder) / stage
     if not folder.is_dir():
-        raise MissingArtifact(f"{folder} is not there: run `python -m training.policy {stage} RECIPE` first")
+        command = f"python -m training.policy {stage} RECIPE"
+        raise MissingArtifact(f"{folder} is not there: run `{command}` first, with the same --seed where there is one")
     return str(folder)
