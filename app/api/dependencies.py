@@ -17,6 +17,8 @@ from app.errors import MalformedBody
 Result = TypeVar("Result")
 
 TIMEOUT_HEADER = "X-Timeout-Ms"
+BUILT_AT_ONCE = 32
+"""Items, or responses, of which more would hold the event loop for longer than a few milliseconds."""
 MILLISECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,20})?")
 
 
@@ -79,6 +81,11 @@ def check_encoding(request: Request) -> None:
 def json_response(content: object) -> Response:
     """Return an answer; floats keep every digit that tells them apart."""
     return Response(orjson.dumps(content), media_type="application/json")
+
+
+async def built(work: Callable[[], Result], size: int) -> Result:
+    """Do pure work on so many items or responses, in a thread where they are many."""
+    return await asyncio.to_thread(work) if size > BUILT_AT_ONCE else work()
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:

@@ -18,8 +18,8 @@ from app.preferences import LONGEST_NAME_SHOWN
 
 Body = TypeVar("Body", bound=BaseModel)
 
-PARSE_IN_THREAD_BYTES = 256 * 1024
-"""A larger body would hold the event loop for longer than a few milliseconds."""
+PARSE_IN_THREAD_BYTES = 32 * 1024
+"""A larger body may hold a thousand small items, and would hold the event loop for longer than a few milliseconds."""
 LONGEST_SILENCE_SECONDS = 30.0
 """Between two pieces of a body; a caller that is silent for longer has stalled."""
 MOST_FAULTS_SHOWN = 10

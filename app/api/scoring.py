@@ -1,8 +1,10 @@
 """The native routes. Each parses, scores and views; whatever they share beyond that is in the files they call."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -14,12 +16,13 @@ from app.api.answers import (
     TokenizeAnswer,
     TokenizeResult,
 )
-from app.api.dependencies import Deadline, Model, body_of, json_response, unless_gone
+from app.api.dependencies import Deadline, Model, body_of, built, json_response, unless_gone
 from app.api.directions import directions_of, explained_direction, scalar_direction
 from app.api.explanation import objectives_result
 from app.api.intensities import TargetsOption, aim_or_error, moslim_result
 from app.api.schemas import (
     ItemFields,
+    ItemsBody,
     MoslimBody,
     ObjectivesBody,
     ScoreBody,
@@ -32,7 +35,8 @@ from app.api.state import ServedModel
 from app.api.views import answer_frame, directions_used, model_answer, results_of, score_result
 from app.domain import IntensityHead, Item, Truncation
 from app.errors import ArmoserveError, NotInTheseWeights
-from app.serving.service import ScoredItems
+from app.preferences import PreferenceDirection
+from app.serving.service import ItemReadouts, ScoredItems
 
 if TYPE_CHECKING:
     from app.text.conversation_tokenizer import RenderedItem
@@ -47,12 +51,8 @@ async def score(
     """Score responses to prompts; with `preferences`, also rank them under each direction."""
     directions = directions_of(body, model.info)
     scalar = scalar_direction(directions, model)
-    scored = await _score(request, model, items_of(body), body, deadline)
-    results = results_of(
-        scored.results, lambda item, _: score_result(item, scalar, directions), is_single=body.is_single
-    )
-    answer = {"results": results, **answer_frame(scored, model.info)}
-    return json_response(answer | ({"preferences": directions_used(directions)} if directions else {}))
+    scored = await _score(request, model, await _items(body), body, deadline)
+    return await _answer(scored, model, body, lambda item, _: score_result(item, scalar, directions), _used(directions))
 
 
 @router.post("/objectives", response_model=ObjectivesAnswer)
@@ -64,14 +64,14 @@ async def objectives(
 ) -> Response:
     """Explain scores: what each objective contributes, and what made the best response beat the others."""
     direction = explained_direction(directions_of(body, model.info), model, ranked=body.top_k is not None)
-    scored = await _score(request, model, items_of(body), body, deadline)
-    results = results_of(
-        scored.results,
+    scored = await _score(request, model, await _items(body), body, deadline)
+    return await _answer(
+        scored,
+        model,
+        body,
         lambda item, _: objectives_result(item, model.info.objectives, direction, body.top_k),
-        is_single=body.is_single,
+        _used([direction] if direction else []),
     )
-    answer = {"results": results, **answer_frame(scored, model.info)}
-    return json_response(answer | ({"preferences": directions_used([direction])} if direction else {}))
 
 
 @router.post("/moslim-classify", response_model=MoslimAnswer)
@@ -82,15 +82,12 @@ async def moslim_classify(
     heads = _heads_of(model)
     aimed = [
         aim_or_error(item, _targets(fields, body), heads)
-        for item, fields in zip(items_of(body), body.all_items(), strict=True)
+        for item, fields in zip(await _items(body), body.all_items(), strict=True)
     ]
     items = [one if isinstance(one, ArmoserveError) else one[0] for one in aimed]
     targets = [None if isinstance(one, ArmoserveError) else one[1] for one in aimed]
     scored = await _score(request, model, items, body, deadline)
-    results = results_of(
-        scored.results, lambda item, index: moslim_result(item, targets[index], heads), is_single=body.is_single
-    )
-    return json_response({"results": results, **answer_frame(scored, model.info)})
+    return await _answer(scored, model, body, lambda item, index: moslim_result(item, targets[index], heads))
 
 
 @router.post("/tokenize", response_model=TokenizeAnswer)
@@ -102,6 +99,30 @@ async def tokenize(model: Model, body: Annotated[TokenizeBody, Depends(body_of(T
     rendered = await asyncio.to_thread(_render_all, sound, model, body.truncate)
     results = results_of(rendered, lambda item, _: _tokenize_result(item), is_single=body.is_single)
     return json_response({"results": results, "model": model_answer(model.info)})
+
+
+async def _items(body: ItemsBody) -> list[Item | ArmoserveError]:
+    return await built(partial(items_of, body), len(body.all_items()))
+
+
+async def _answer(
+    scored: ScoredItems,
+    model: ServedModel,
+    body: ItemsBody,
+    view: Callable[[ItemReadouts, int], object],
+    more: Mapping[str, object] = MappingProxyType({}),
+) -> Response:
+    """Return the route's view of what was scored, and what every scoring route adds."""
+
+    def build() -> Response:
+        results = results_of(scored.results, view, is_single=body.is_single)
+        return json_response({"results": results, **answer_frame(scored, model.info), **more})
+
+    return await built(build, sum(len(one.readouts) for one in scored.results if isinstance(one, ItemReadouts)))
+
+
+def _used(directions: Sequence[PreferenceDirection]) -> Mapping[str, object]:
+    return {"preferences": directions_used(directions)} if directions else {}
 
 
 def _heads_of(model: ServedModel) -> tuple[IntensityHead, ...]:

@@ -88,9 +88,7 @@ class JobQueue:
         patience_seconds: float | None = None,
     ) -> bool:
         """Say whether this request would be let in now; None may wait as long as any, 0 not at all."""
-        patience_seconds = self.max_wait_seconds if patience_seconds is None else max(patience_seconds, 0.0)
-        wait_seconds = self._seconds_before(conversations, priority)
-        return self._surplus_tokens(conversations, priority) <= 0 and wait_seconds <= patience_seconds
+        return self._has_room(num_packed_tokens(conversations), priority, patience_seconds)
 
     def admit(
         self,
@@ -188,25 +186,29 @@ class JobQueue:
         tokens = num_packed_tokens(conversations)
         if tokens > self.max_queued_tokens:
             raise TooManyTokens(f"the request has {tokens} tokens; the queue takes at most {self.max_queued_tokens}")
-        if not self.has_room(conversations, priority, patience_seconds):
+        if not self._has_room(tokens, priority, patience_seconds):
             self._metrics.dropped.labels("overload").inc(len(conversations))
-            retry_after_seconds = self._seconds_to_room(conversations, priority)
+            retry_after_seconds = self._seconds_to_room(tokens, priority)
             raise Overloaded("more work is waiting than can be done in time", retry_after_seconds)
 
-    def _seconds_to_room(self, conversations: Sequence[TokenizedConversation], priority: Priority) -> float:
+    def _has_room(self, tokens: int, priority: Priority, patience_seconds: float | None) -> bool:
+        patience_seconds = self.max_wait_seconds if patience_seconds is None else max(patience_seconds, 0.0)
+        wait_seconds = self._seconds_before(tokens, priority)
+        return self._surplus_tokens(tokens, priority) <= 0 and wait_seconds <= patience_seconds
+
+    def _seconds_to_room(self, tokens: int, priority: Priority) -> float:
         """Estimate when the same request would be let in if it came anew."""
-        surplus_tokens = max(self._surplus_tokens(conversations, priority), 0)
+        surplus_tokens = max(self._surplus_tokens(tokens, priority), 0)
         until_room_seconds = self._throughput.seconds_for(surplus_tokens) or 0.0
-        surplus_seconds = self._seconds_before(conversations, priority) - self.max_wait_seconds
+        surplus_seconds = self._seconds_before(tokens, priority) - self.max_wait_seconds
         return max(until_room_seconds, surplus_seconds, SHORTEST_RETRY_SECONDS)
 
-    def _surplus_tokens(self, conversations: Sequence[TokenizedConversation], priority: Priority) -> int:
-        tokens = num_packed_tokens(conversations)
+    def _surplus_tokens(self, tokens: int, priority: Priority) -> int:
         return self._tokens_before(tokens, priority) + tokens - self.max_queued_tokens
 
-    def _seconds_before(self, conversations: Sequence[TokenizedConversation], priority: Priority) -> float:
-        tokens = self._tokens_before(num_packed_tokens(conversations), priority)
-        return self._throughput.seconds_for(tokens + self._running_tokens) or 0.0
+    def _seconds_before(self, tokens: int, priority: Priority) -> float:
+        before = self._tokens_before(tokens, priority)
+        return self._throughput.seconds_for(before + self._running_tokens) or 0.0
 
     def _tokens_before(self, tokens: int, priority: Priority) -> int:
         """Count what would be computed before the last of so many more tokens of the caller that asks now."""

@@ -25,8 +25,8 @@ from app.text.turn_formats import KNOWN_FORMATS, RAW, TurnFormat
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
-READ_IN_THREAD_CHARACTERS = 256 * 1024
-"""More text would hold the event loop for longer than a few milliseconds."""
+READ_IN_THREAD_CHARACTERS = 32 * 1024
+"""More text, which may be a thousand short ones, would hold the event loop for longer than a few milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
