@@ -22,8 +22,8 @@ install: $(DEVELOPMENT) ## Make .venv with everything for development
 serve: $(SERVING) ## Serve rewards: make serve [WEIGHTS=folder or hub id] [HOST=127.0.0.1] [PORT=8000]
 	exec $(RUN) app serve $(call flag,WEIGHTS,weights) $(call flag,HOST,host) $(call flag,PORT,port)
 
-test: $(DEVELOPMENT) ## Run the tests: make test [ARGS="tests/text -x"]
-	$(RUN) pytest $(ARGS)
+test: $(DEVELOPMENT) ## Run the tests: make test [ARGS="tests/text -x"] [WORKERS=2], 0 for this process alone
+	OMP_NUM_THREADS=1 $(RUN) pytest --numprocesses $(or $(WORKERS),2) --dist loadfile $(ARGS)
 
 check: $(DEVELOPMENT) ## Check format, lint, types, layers, and the pins as audit does
 	$(RUN) ruff format --check .
