@@ -21,8 +21,9 @@ directions = st.dictionaries(names, weights, min_size=1)
 heads = st.fixed_dictionaries(
     {}, optional={"helpfulness": st.integers(1, 3), "harmless": st.sampled_from([1, 2, "max"])}
 )
+integers = st.integers(-(2**63), 2**63 - 1)  # a longer one is refused, wherever it stands
 junk = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    st.none() | st.booleans() | integers | st.floats(allow_nan=False, allow_infinity=False) | texts,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
     max_leaves=5,
 )
