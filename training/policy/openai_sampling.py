@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from app.domain import Message
-from app.errors import BadAnswer, RequestRefused, ServiceUnreachable
+from app.errors import ArmoserveError, BadAnswer, RequestRefused, ServiceUnreachable
 
 Prompt = tuple[Message, ...]
 TRANSIENT: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
@@ -57,7 +57,17 @@ class OpenAISampler:
             ThreadPoolExecutor(self.max_in_flight, thread_name_prefix="sample") as pool,
         ):
             asked = [self._request(prompt, n, (seed, index)) for index, prompt in enumerate(prompts)]
-            answers = [pool.submit(self._ask, http, request, stopped) for request in asked]
+            faults: list[ArmoserveError] = []
+
+            def ask(request: dict[str, Any]) -> list[str]:
+                try:
+                    return self._ask(http, request, stopped)
+                except ArmoserveError as error:
+                    faults.append(error)  # those that are stopped by it fail later: the first is the cause
+                    stopped.set()
+                    raise faults[0] from None
+
+            answers = [pool.submit(ask, request) for request in asked]
             try:
                 return [answer.result() for answer in tqdm(answers, desc="sample", unit="prompt", leave=False)]
             finally:
