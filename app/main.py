@@ -1,7 +1,7 @@
 """Where everything is joined: settings → engine → queue → batcher → service → routes.
 
-The port opens at once; the engine is loaded in a thread of its own (`app.loading`), and routes that need it answer
-503 until it is there and has proved right.
+The port opens at once; the engine is loaded in a thread of its own (`app.loading`). Until it is there and has proved
+right, trainers' requests wait for it, and other routes that need it answer 503.
 """
 
 import asyncio
@@ -119,7 +119,9 @@ def create_app(settings: Settings, load: Callable[[Settings], Engine] = load_eng
         InvalidSetting: a key file that holds no key, or a collector without what speaks to it.
     """
     registry = _process_registry()
-    limits = Limits(settings.max_body_bytes, settings.max_items, settings.stream_stall_seconds)
+    limits = Limits(
+        settings.max_body_bytes, settings.max_items, settings.stream_stall_seconds, settings.max_wait_seconds
+    )
     state = ServerState(limits, registry, operations.versions())
     app = Application(
         title="armoserve",
@@ -178,7 +180,7 @@ async def _load(state: ServerState, settings: Settings, load: Callable[[Settings
     try:
         engine = await in_daemon_thread(partial(load, settings))
         trace_pack = None if state.tracing is None else state.tracing.pack
-        state.model = await start_model(engine, settings, state.registry, state.on_fatal, trace_pack)
+        state.serve_model(await start_model(engine, settings, state.registry, state.on_fatal, trace_pack))
     except Exception as error:  # whatever it is, the process cannot serve
         log.error("nothing can be served: %s", " ".join(str(error).split()) or type(error).__name__)  # noqa: TRY400
         log.debug("loading failed", exc_info=True)

@@ -129,6 +129,7 @@ class DrainingServer(uvicorn.Server):
         """Begin to drain; on a second signal exit at once. At a keyboard (SIGINT) nobody waits for balancers."""
         del frame
         if self._accept_until is not None:
+            logging.shutdown()  # the last lines, which a stuck reader cannot hold up for long
             os._exit(128 + sig)
         self._state.is_draining = True
         self._accept_until = time.monotonic() + (0.0 if sig == signal.SIGINT else self._drain_delay)
@@ -150,7 +151,7 @@ class DrainingServer(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._state.closing.set()
+        self._state.close()
         abandoning = asyncio.create_task(self._abandon_late())
         await super().shutdown(sockets)
         abandoning.cancel()

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from app.domain import ModelInfo
 from app.engine import Render
-from app.errors import NotReady
+from app.errors import DeadlineExceeded, Draining, NotReady
 from app.preferences import PreferenceDirection
 from app.serving.metrics import Metrics
 from app.serving.service import Encode, ScoringService
@@ -26,11 +28,12 @@ Fatal = Callable[[Exception], None]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one request may hold."""
+    """What one request may hold, and how long it may wait."""
 
     max_body_bytes: int
     max_items: int
     stream_stall_seconds: float
+    max_wait_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +62,23 @@ class ServerState:
         self.registry = registry
         self.versions = versions
         self.model: ServedModel | None = None
+        self.is_settled = asyncio.Event()
+        """Whether the model is there, or none will be any more: nobody need wait for it."""
         self.is_draining = False
         self.tracing: Tracing | None = None
         self.closing = asyncio.Event()
         """The port closes: what is inside should come to its end."""
         self.on_fatal: Fatal = _log_fatal
+
+    def serve_model(self, model: ServedModel) -> None:
+        """Let requests in to the model."""
+        self.model = model
+        self.is_settled.set()
+
+    def close(self) -> None:
+        """Tell those inside that the port closes."""
+        self.closing.set()
+        self.is_settled.set()
 
     def loaded_model(self) -> ServedModel:
         """Return the model.
@@ -74,6 +89,26 @@ class ServerState:
         if self.model is None:
             raise NotReady("the weights are still being loaded and checked")
         return self.model
+
+    async def awaited_model(self, deadline: float | None) -> ServedModel:
+        """Return the model once it is there; `deadline` is in monotonic seconds.
+
+        Raises:
+            NotReady: it is not there after `max_wait_seconds`.
+            DeadlineExceeded: nor at the deadline.
+            Draining: the port closes first.
+        """
+        longest_seconds = self.limits.max_wait_seconds
+        left_seconds = math.inf if deadline is None else deadline - time.monotonic()
+        try:
+            async with asyncio.timeout(min(longest_seconds, left_seconds)):
+                await self.is_settled.wait()
+        except TimeoutError:
+            if left_seconds < longest_seconds:
+                raise DeadlineExceeded("the deadline passed while the weights were being loaded and checked") from None
+        if self.model is None and self.closing.is_set():
+            raise Draining("the service is shutting down")
+        return self.loaded_model()
 
     def observe_request(self, route: str, status: int, seconds: float) -> None:
         """Count an answered request; before the model is there nothing is counted."""

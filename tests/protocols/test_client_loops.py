@@ -112,14 +112,14 @@ class TestRewards:
 
 class TestRetries:
     @each_client
-    def test_a_service_that_is_still_loading_is_waited_for(self, name: str) -> None:
+    def test_weights_that_load_for_longer_than_a_request_waits_are_asked_for_again(self, name: str) -> None:
         may_load, fake, pauses = Event(), FakeEngine(), list[float]()
 
         def load(_: Settings) -> Engine:
             assert may_load.wait(20)
             return fake.engine()
 
-        with serving(fake, load) as running:
+        with serving(fake, load, max_wait_seconds="0.05") as running:
 
             def pause(seconds: float) -> None:
                 pauses.append(seconds)
@@ -131,6 +131,21 @@ class TestRetries:
             assert got == pytest.approx(score(running), abs=1e-9)
             assert len(pauses) == 2
             assert pauses == PAUSES.get(name, pauses)
+
+    @each_client
+    def test_a_service_that_is_still_loading_costs_no_attempt(self, name: str) -> None:
+        may_load, fake = Event(), FakeEngine()
+
+        def load(_: Settings) -> Engine:
+            assert may_load.wait(20)
+            return fake.engine()
+
+        with serving(fake, load) as running, ThreadPoolExecutor() as pool:
+            getting = pool.submit(CLIENTS[name], url_of(running), never)
+            wait_until(lambda: bool(running.server.server_state.tasks))
+            assert running.client.get("/readyz").json()["type"] == "not-ready"
+            may_load.set()
+            assert getting.result() == pytest.approx(score(running), abs=1e-9)
 
     @each_client
     def test_a_full_service_answers_what_they_try_again(self, name: str) -> None:

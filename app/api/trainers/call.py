@@ -8,7 +8,7 @@ from typing import Annotated, Protocol
 
 from fastapi import Depends, Request, Response
 
-from app.api.dependencies import Deadline, Model, Server, json_response
+from app.api.dependencies import Deadline, Server, json_response, unless_gone
 from app.api.request_context import request_id_of
 from app.api.trainers.conversations import Conversation, rewards_for
 from app.api.trainers.options import Options
@@ -44,7 +44,6 @@ class TrainerCall:
     """One request to a trainer route: who asks for what, how long for, and what serves it."""
 
     request: Request
-    model: Model
     server: Server
     options: Options
     deadline: Deadline
@@ -57,8 +56,10 @@ class TrainerCall:
         """
         conversations = body.conversations(self.options.template)
         self._check_number(conversations)
-        rewarded = await rewards_for(self.request, self.model, self.options, conversations, self.deadline)
-        stamp = Stamp(request_id_of(self.request.scope), int(time.time()), self.model.info.name)
+        # Trainers try a few times within seconds, then lose their step: loading may take longer.
+        model = self.server.model or await unless_gone(self.request, self.server.awaited_model(self.deadline))
+        rewarded = await rewards_for(self.request, model, self.options, conversations, self.deadline)
+        stamp = Stamp(request_id_of(self.request.scope), int(time.time()), model.info.name)
         response = json_response(body.answer(rewarded, stamp))
         if oddities := Counter(oddity for one in rewarded for oddity in one.oddities):
             response.headers[WARNINGS_HEADER] = ", ".join(f"{name}={number}" for name, number in oddities.items())
