@@ -10,6 +10,7 @@ from fastapi import Depends, Request, Response
 
 from app.api.dependencies import Deadline, Server, json_response, unless_gone
 from app.api.request_context import request_id_of
+from app.api.state import ServedModel
 from app.api.trainers.conversations import Conversation, rewards_for
 from app.api.trainers.options import Options
 from app.api.trainers.rewards import Rewarded
@@ -56,14 +57,19 @@ class TrainerCall:
         """
         conversations = body.conversations(self.options.template)
         self._check_number(conversations)
-        # Trainers try a few times within seconds, then lose their step: loading may take longer.
-        model = self.server.model or await unless_gone(self.request, self.server.awaited_model(self.deadline))
+        model = await self._model()
         rewarded = await rewards_for(self.request, model, self.options, conversations, self.deadline)
         stamp = Stamp(request_id_of(self.request.scope), int(time.time()), model.info.name)
         response = json_response(body.answer(rewarded, stamp))
         if oddities := Counter(oddity for one in rewarded for oddity in one.oddities):
             response.headers[WARNINGS_HEADER] = ", ".join(f"{name}={number}" for name, number in oddities.items())
         return response
+
+    async def _model(self) -> ServedModel:
+        """Return the model; trainers try a few times within seconds and then lose a step, and loading takes longer."""
+        if self.server.model is not None:
+            return self.server.model
+        return await unless_gone(self.request, self.server.awaited_model(self.deadline))
 
     def _check_number(self, conversations: Sequence[Conversation]) -> None:
         most = self.server.limits.max_items
