@@ -74,6 +74,32 @@ class Item:
             raise InvalidConversation("there is no response to score")
 
 
+class Prefix:
+    """Token ids and gating index: what conversations must agree on to share a prefix in a pack.
+
+    Hashed once, and compared by content only with others of the same hash: a tuple of thousands of ids is walked
+    whenever it is looked up.
+    """
+
+    __slots__ = ("_hash", "gating_index", "ids")
+
+    def __init__(self, ids: tuple[int, ...], gating_index: int) -> None:
+        self.ids = ids
+        self.gating_index = gating_index
+        self._hash = hash((ids, gating_index))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Prefix):
+            return NotImplemented
+        return self.gating_index == other.gating_index and (self.ids is other.ids or self.ids == other.ids)
+
+
 @dataclass(frozen=True, slots=True)
 class TokenizedConversation:
     """The exact token ids of one rendered conversation, cut where responses may share the prompt.
@@ -85,12 +111,18 @@ class TokenizedConversation:
     prefix_ids: tuple[int, ...]
     response_ids: tuple[int, ...]
     gating_index: int
+    known_prefix: Prefix | None = field(default=None, repr=False, compare=False)
+    """Where many conversations share a prefix: the one object for all of them."""
 
     def __post_init__(self) -> None:
         if not self.prefix_ids or not self.response_ids:
             raise ValueError("a conversation needs prefix and response tokens. This is a bug.")
         if not 0 <= self.gating_index < len(self.prefix_ids):
             raise ValueError("the gating index must lie in the prefix. This is a bug.")
+
+    @property
+    def prefix(self) -> Prefix:
+        return self.known_prefix or Prefix(self.prefix_ids, self.gating_index)
 
     @property
     def num_tokens(self) -> int:
@@ -119,13 +151,6 @@ class Readout:
     coefficients: FloatArray | None
     score: float | None
     intensities: Mapping[str, FloatArray] = field(default_factory=dict)
-
-    @property
-    def is_finite(self) -> bool:
-        arrays = [self.rewards, *self.intensities.values()]
-        arrays += [array for array in (self.gating, self.coefficients) if array is not None]
-        score_is_finite = self.score is None or bool(np.isfinite(self.score))
-        return score_is_finite and all(bool(np.isfinite(array).all()) for array in arrays)
 
 
 @dataclass(frozen=True, slots=True)

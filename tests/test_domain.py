@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from app.domain import (
@@ -12,7 +11,7 @@ from app.domain import (
     ModelInfo,
     NativeScale,
     Objective,
-    Readout,
+    Prefix,
     TokenizedConversation,
 )
 from app.errors import InvalidConversation, UnknownName
@@ -22,11 +21,6 @@ USER = Message("user", "u")
 ASSISTANT = Message("assistant", "a")
 
 INFO = ModelInfo("m", "r", "t", "float32", "cpu", (Objective("one"), Objective("two")), True, 100)
-
-
-def readout(**changes: object) -> Readout:
-    ones = np.ones(2, dtype=np.float32)
-    return replace(Readout(ones, ones, ones, 1.0, {"honesty": ones}), **changes)
 
 
 def test_a_role_must_be_known_and_the_error_does_not_echo_it() -> None:
@@ -77,17 +71,22 @@ def test_tokens_of_a_conversation() -> None:
     assert TokenizedConversation((1, 2), (3,), 1).num_tokens == 3
 
 
-def test_a_finite_readout() -> None:
-    assert readout().is_finite
-    assert readout(gating=None, coefficients=None, score=None, intensities={}).is_finite
+def test_prefixes_agree_by_content() -> None:
+    prefix = TokenizedConversation((1, 2), (3,), 1).prefix
+    assert prefix == Prefix((1, 2), 1)
+    assert hash(prefix) == hash(Prefix((1, 2), 1))
+    assert prefix != Prefix((1, 2), 0)
+    assert prefix != Prefix((1, 3), 1)
+    assert prefix != ((1, 2), 1)
+    assert len(prefix) == 2
+    assert len({prefix, Prefix((1, 2), 1), Prefix((1, 2), 0)}) == 2
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("name", ["rewards", "gating", "coefficients", "score", "intensities"])
-def test_one_value_that_is_not_finite_spoils_a_readout(name: str, value: float) -> None:
-    spoilt = np.array([1.0, value], dtype=np.float32)
-    special = {"score": float(value), "intensities": {"honesty": spoilt}}
-    assert not readout(**{name: special.get(name, spoilt)}).is_finite
+def test_a_prefix_that_is_known_already_is_not_made_anew() -> None:
+    known = Prefix((1, 2), 1)
+    conversation = TokenizedConversation((1, 2), (3,), 1, known)
+    assert conversation.prefix is known
+    assert conversation == TokenizedConversation((1, 2), (3,), 1)
 
 
 def test_a_native_scale() -> None:

@@ -1,13 +1,14 @@
 """The layout of a pack: each distinct prefix once, positions as if alone, readouts in the order of arrival."""
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain import TokenizedConversation
+from app.domain import Prefix, TokenizedConversation
 from app.packing import Pack, PackBuilder, PackOutput, Segment, pack_of
 
 Ids = st.lists(st.integers(0, 999), min_size=1, max_size=8).map(tuple)
@@ -129,6 +130,61 @@ def test_the_budget_counts_a_shared_prefix_once() -> None:
 def test_an_empty_pack_is_refused() -> None:
     with pytest.raises(ValueError, match="empty"):
         PackBuilder(10).build()
+
+
+def test_responses_to_one_prefix_are_added_in_order_as_far_as_they_fit() -> None:
+    builder = PackBuilder(token_budget=8)
+    prefix = Prefix((1, 2, 3), 0)
+    assert builder.prefix_cost_tokens(prefix) == 3
+    assert builder.fill(prefix, [(4, 4, 4, 4, 4, 4)]) == []
+    assert (builder.num_tokens, builder.num_responses) == (0, 0)
+    assert builder.fill(prefix, [(5, 5), (6, 6, 6, 6), (7,), (8, 8), (9,)]) == [0, 2, 3]
+    assert builder.prefix_cost_tokens(prefix) == 0
+    assert (builder.num_tokens, builder.num_responses) == (8, 3)
+    pack = builder.build()
+    assert pack.token_ids_T.tolist() == [1, 2, 3, 5, 5, 7, 8, 8]
+    assert pack.response_tokens_R.tolist() == [2, 1, 2]
+    assert pack.prefix_tokens_P.tolist() == [3]
+
+
+def output_of_ones() -> PackOutput:
+    """Two prompts, the first with two responses."""
+    ones = np.ones((2, 2), dtype=np.float32)
+    return PackOutput(
+        np.ones((3, 2), dtype=np.float32),
+        np.array([0, 0, 1]),
+        ones.copy(),
+        ones.copy(),
+        np.ones(3, dtype=np.float32),
+        {"honesty": np.ones((3, 4), dtype=np.float32)},
+    )
+
+
+def test_a_finite_output() -> None:
+    ones = output_of_ones()
+    assert ones.is_finite_R.tolist() == [True] * 3
+    bare = replace(ones, gating_PK=None, coefficients_PK=None, scores_R=None, intensities={})
+    assert bare.is_finite_R.tolist() == [True] * 3
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    ("name", "finite"),
+    [
+        ("rewards_RK", [True, False, True]),
+        ("scores_R", [True, False, True]),
+        ("honesty", [True, False, True]),
+        ("gating_PK", [True, True, False]),
+        ("coefficients_PK", [True, True, False]),
+    ],
+)
+def test_one_value_that_is_not_finite_spoils_the_responses_it_belongs_to(
+    name: str, finite: list[bool], value: float
+) -> None:
+    output = output_of_ones()
+    values = output.intensities[name] if name in output.intensities else getattr(output, name)
+    values[(1, -1)[: values.ndim]] = value
+    assert output.is_finite_R.tolist() == finite
 
 
 def test_readouts_share_what_belongs_to_the_prompt() -> None:

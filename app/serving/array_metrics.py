@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from threading import Lock
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, SummaryMetricFamily
 from prometheus_client.registry import Collector
 
@@ -35,9 +36,20 @@ class ArrayHistogram(Collector):
         """Count R values of each of the S series in."""
         with self._lock:
             self._sums += values_RS.sum(axis=0, dtype=np.float64)
-            for index, one in enumerate(self._series):
-                buckets_R = np.searchsorted(one.bounds, values_RS[:, index], side="left")
-                self._counts[index] += np.bincount(buckets_R, minlength=len(one.bounds) + 1)
+            for index in range(len(self._series)):
+                self._count(index, values_RS[:, index])
+
+    def observe_series(self, label_value: str, values_R: ArrayLike) -> None:
+        """Count R values of one series in."""
+        values_R = np.asarray(values_R, dtype=np.float64)
+        index = next(index for index, one in enumerate(self._series) if one.label_value == label_value)
+        with self._lock:
+            self._sums[index] += values_R.sum()
+            self._count(index, values_R)
+
+    def _count(self, index: int, values_R: FloatArray | NDArray[np.float64]) -> None:
+        bounds = self._series[index].bounds
+        self._counts[index] += np.bincount(np.searchsorted(bounds, values_R, side="left"), minlength=len(bounds) + 1)
 
     def describe(self) -> Iterable[HistogramMetricFamily]:
         return [HistogramMetricFamily(self._name, self._documentation, labels=self._labels)]

@@ -8,6 +8,8 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import compress
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -20,15 +22,30 @@ from app.errors import (
     NonFiniteReadout,
     NotReady,
 )
-from app.packing import Pack, PackBuilder, PackOutput, pack_of
+from app.packing import Pack, PackBuilder, PackOutput, builder_of
 from app.serving.door import Refusal
-from app.serving.engine import Computed, EngineDied, EngineThread, Forward
-from app.serving.jobs import Job, JobResult
+from app.serving.engine import Computed, EngineDied, EngineThread
+from app.serving.jobs import Job, JobResult, Priority
 from app.serving.metrics import FailureKind, Metrics
 from app.serving.queue import JobQueue
 from app.serving.record import PackRun, RequestRecord, TracePack
 
 logger = logging.getLogger(__name__)
+
+Forward: TypeAlias = Callable[[Pack], PackOutput]
+
+
+class Answered(NamedTuple):
+    """A pack that was computed, and what it says of each of its responses."""
+
+    pack: Pack
+    readouts: list[Readout]
+    is_finite: list[bool]
+    computed_tokens: list[int]
+
+    @property
+    def per_response(self) -> tuple[list[Readout], list[bool], list[int]]:
+        return self.readouts, self.is_finite, self.computed_tokens
 
 
 class Batcher:
@@ -53,7 +70,8 @@ class Batcher:
         self._watchdog_seconds = watchdog_seconds
         self._on_fatal = on_fatal
         self._trace_pack = trace_pack
-        self._engine = EngineThread(forward, clock=queue.clock)
+        self._forward = forward
+        self._engine = EngineThread(self._compute, clock=queue.clock)
         self._task: asyncio.Task[None] | None = None
         self._running: Sequence[Job] = ()
         self._num_packs = 0
@@ -93,7 +111,7 @@ class Batcher:
                 builder = PackBuilder(self._queue.max_pack_tokens)
                 self._running = self._queue.take(builder)
                 if self._running:
-                    await self._settle(self._running, builder.build())
+                    await self._settle(self._running, builder)
                     self._queue.released()
         except Exception:
             logger.exception("the batcher failed: every job fails and liveness is lost")
@@ -107,25 +125,24 @@ class Batcher:
             job.fail(refusal())
         self._queue.abandon(refusal)
 
-    async def _settle(self, jobs: Sequence[Job], pack: Pack) -> None:
-        """Compute `pack` and give each of its jobs a readout or an error."""
+    async def _settle(self, jobs: Sequence[Job], builder: PackBuilder) -> None:
+        """Compute a pack of these jobs and give each of them a readout or an error."""
         self._num_packs += 1
         began_at = self._queue.clock()
         try:
-            computed = await asyncio.wrap_future(self._engine.submit(pack))
-            readouts = _readouts(computed.output, pack)
+            computed = await asyncio.wrap_future(self._engine.submit(builder))
         except DeviceOutOfMemory as error:
-            self._trace(jobs, pack, began_at, error)
+            self._trace(jobs, builder, began_at, error)
             if len(jobs) == 1:
                 self._fail(jobs, error)
                 return
         except Exception as error:  # whatever it is, it is these jobs' answer
-            self._trace(jobs, pack, began_at, error)
+            self._trace(jobs, builder, began_at, error)
             self._fail(jobs, error)
             return
         else:
-            self._trace(jobs, pack, computed.began_at)
-            self._resolve(jobs, pack, computed, readouts)
+            self._trace(jobs, builder, computed.began_at)
+            self._resolve(jobs, computed)
             return
         # Only here, where the error is gone and with it all that it kept in memory.
         await self._settle_halves(jobs)
@@ -136,33 +153,44 @@ class Batcher:
         for half in (jobs[:middle], jobs[middle:]):
             wanted = [job for job in half if not job.future.done()]
             if wanted and self._is_usable:
-                await self._settle(wanted, pack_of([job.conversation for job in wanted]))
+                await self._settle(wanted, builder_of([job.conversation for job in wanted]))
 
-    def _resolve(self, jobs: Sequence[Job], pack: Pack, computed: Computed, readouts: Sequence[Readout]) -> None:
-        costs = _computed_tokens(jobs, pack)
+    def _compute(self, builder: PackBuilder) -> Answered:
+        """Lay a pack out, compute it, and split what it gave; in the engine thread, since large packs take long."""
+        pack = builder.build()
+        output = self._forward(pack)
+        readouts = _readouts(output, pack)
+        answered = Answered(pack, readouts, output.is_finite_R.tolist(), _computed_tokens(pack))
+        self._observe(answered, output)
+        return answered
+
+    def _resolve(self, jobs: Sequence[Job], computed: Computed[Answered]) -> None:
+        pack, began_at, seconds = computed.output.pack, computed.began_at, computed.seconds
         spoilt = []
-        for job, readout, cost_tokens in zip(jobs, readouts, costs, strict=True):
-            queue_seconds = computed.began_at - job.enqueued_at
-            self._metrics.queue_seconds.labels(job.priority).observe(queue_seconds)
-            if readout.is_finite:
-                job.resolve(JobResult(readout, cost_tokens, queue_seconds, computed.seconds))
+        waited_seconds: dict[Priority, list[float]] = {}
+        for job, readout, is_finite, cost_tokens in zip(jobs, *computed.output.per_response, strict=True):
+            queue_seconds = began_at - job.enqueued_at
+            waited_seconds.setdefault(job.priority, []).append(queue_seconds)
+            if is_finite:
+                job.resolve(JobResult(readout, cost_tokens, queue_seconds, seconds))
             else:
                 spoilt.append(job)
         if spoilt:
             self._fail(spoilt, NonFiniteReadout())
-        self._queue.measured(pack.num_tokens, computed.seconds)
-        self._observe(jobs, pack, computed, readouts)
+        self._queue.measured(pack.num_tokens, seconds)
+        self._metrics.observe_pack(pack, seconds)
+        for priority, waited in waited_seconds.items():
+            self._metrics.observe_queue(priority, waited)
 
-    def _observe(self, jobs: Sequence[Job], pack: Pack, computed: Computed, readouts: Sequence[Readout]) -> None:
-        response_tokens = [job.num_response_tokens for job in jobs]
+    def _observe(self, answered: Answered, output: PackOutput) -> None:
+        pack = answered.pack
         try:
-            self._metrics.observe_pack(pack, sum(response_tokens), computed.seconds)
-            self._metrics.observe_readouts([readout for readout in readouts if readout.is_finite])
-            self._metrics.observe_lengths(computed.output.scores_R, response_tokens, pack)
+            self._metrics.observe_readouts(list(compress(answered.readouts, answered.is_finite)))
+            self._metrics.observe_lengths(output.scores_R, pack)
         except ValueError:  # more objectives than the model says, say: no reason to stop scoring
             logger.exception("the metrics do not take the readouts of pack %d", self._num_packs)
 
-    def _trace(self, jobs: Sequence[Job], pack: Pack, began_at: float, cause: Exception | None = None) -> None:
+    def _trace(self, jobs: Sequence[Job], pack: PackBuilder, began_at: float, cause: Exception | None = None) -> None:
         """Tell of a pack to the traces of those requests that have one."""
         if self._trace_pack is None:
             return
@@ -214,13 +242,12 @@ def _readouts(output: PackOutput, pack: Pack) -> list[Readout]:
     return output.readouts()
 
 
-def _computed_tokens(jobs: Sequence[Job], pack: Pack) -> list[int]:
-    """Share the pack's tokens out: a prefix is the cost of the first job that brought it."""
-    costs = []
-    brought: set[int] = set()
-    for job, prompt in zip(jobs, pack.prefix_of_response_R.tolist(), strict=True):
-        costs.append(job.num_response_tokens + (0 if prompt in brought else job.num_prefix_tokens))
-        brought.add(prompt)
+def _computed_tokens(pack: Pack) -> list[int]:
+    """Share the pack's tokens out: a prefix is the cost of the first response that brought it."""
+    costs_R = pack.response_tokens_R.copy()
+    _, firsts_P = np.unique(pack.prefix_of_response_R, return_index=True)
+    costs_R[firsts_P] += pack.prefix_tokens_P
+    costs: list[int] = costs_R.tolist()
     return costs
 
 

@@ -29,21 +29,14 @@ class Door:
         """
         if self._refusal is not None:
             raise self._refusal()
-        self.enter()
+        self._num_inside += 1
+        self._is_empty.clear()
         try:
             yield
         finally:
-            self.leave()
-
-    def enter(self) -> None:
-        """Count one in that comes with somebody who is inside already."""
-        self._num_inside += 1
-        self._is_empty.clear()
-
-    def leave(self) -> None:
-        self._num_inside -= 1
-        if self._num_inside == 0:
-            self._is_empty.set()
+            self._num_inside -= 1
+            if self._num_inside == 0:
+                self._is_empty.set()
 
     def close(self, refusal: Refusal) -> None:
         """Let nobody in any more; those inside go on."""

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
 from threading import Lock, Thread
-from typing import TypeAlias
+from typing import Generic, TypeAlias, TypeVar
 
 from app.errors import DeviceOutOfMemory
-from app.packing import Pack, PackOutput
 
-Forward: TypeAlias = Callable[[Pack], PackOutput]
+Work = TypeVar("Work")
+Result = TypeVar("Result")
 Call: TypeAlias = Callable[[], None]
 
 
@@ -22,22 +22,22 @@ class EngineDied(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Computed:
+class Computed(Generic[Result]):
     """What a forward pass gave, when it began (monotonic seconds) and how long it took."""
 
-    output: PackOutput
+    output: Result
     began_at: float
     seconds: float
 
 
-class EngineThread:
+class EngineThread(Generic[Work, Result]):
     """Run forward passes one after the other; one may be handed over while another runs."""
 
-    def __init__(self, forward: Forward, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, forward: Callable[[Work], Result], *, clock: Callable[[], float] = time.monotonic) -> None:
         self._forward = forward
         self._clock = clock
         self._calls: SimpleQueue[Call | None] = SimpleQueue()
-        self._futures: set[Future[Computed]] = set()
+        self._futures: set[Future[Computed[Result]]] = set()
         self._lock = Lock()
         self._num_owed = 0
         self._owes_since = 0.0
@@ -52,18 +52,18 @@ class EngineThread:
         """End the thread after the calls it has; does not wait for that."""
         self._calls.put(None)
 
-    def submit(self, pack: Pack) -> Future[Computed]:
-        """Hand a pack over.
+    def submit(self, work: Work) -> Future[Computed[Result]]:
+        """Hand the work of one pass over.
 
         Raises:
             EngineDied: the thread has ended. The future carries it where that happens later.
         """
-        future: Future[Computed] = Future()
+        future: Future[Computed[Result]] = Future()
         with self._lock:
             if self._has_ended:
                 raise EngineDied("the engine thread has ended")
             self._futures.add(future)
-            self._hand_over(partial(self._compute, pack, future))
+            self._hand_over(partial(self._compute, work, future))
         return future
 
     def has_answered_within(self, seconds: float) -> bool:
@@ -90,16 +90,16 @@ class EngineThread:
         else:
             self._end(None)
 
-    def _compute(self, pack: Pack, future: Future[Computed]) -> None:
+    def _compute(self, work: Work, future: Future[Computed[Result]]) -> None:
         if not future.set_running_or_notify_cancel():
             self._answered(future)
             return
         began_at = self._clock()
         try:
-            computed = Computed(self._forward(pack), began_at, self._clock() - began_at)
+            computed = Computed(self._forward(work), began_at, self._clock() - began_at)
         except DeviceOutOfMemory as error:
             # A fresh one: the frames behind the caught one hold the tensors that must go before another attempt.
-            outcome: Computed | Exception = DeviceOutOfMemory(str(error))
+            outcome: Computed[Result] | Exception = DeviceOutOfMemory(str(error))
         except Exception as error:  # whatever it is, it is the caller's answer
             outcome = error
         else:
@@ -110,7 +110,7 @@ class EngineThread:
         else:
             future.set_result(outcome)
 
-    def _answered(self, *futures: Future[Computed]) -> None:
+    def _answered(self, *futures: Future[Computed[Result]]) -> None:
         with self._lock:
             self._futures.difference_update(futures)
             self._num_owed -= 1

@@ -3,18 +3,15 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple
 
-from app.domain import Readout, TokenizedConversation
+from app.domain import Prefix, Readout, TokenizedConversation
 from app.serving.record import RequestRecord
 
 Priority = Literal["interactive", "bulk"]
-Prefix: TypeAlias = tuple[tuple[int, ...], int]
-"""Prefix token ids and gating index: what two jobs must agree on to share a prefix in a pack."""
 
 
-@dataclass(frozen=True, slots=True)
-class JobResult:
+class JobResult(NamedTuple):
     """The readout of one job, and what it cost."""
 
     readout: Readout
@@ -24,7 +21,7 @@ class JobResult:
     forward_seconds: float
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)  # not frozen: thousands are made at once, on the event loop, and frozen ones take 4x
 class Job:
     """One response that waits for its forward pass; `deadline` and `enqueued_at` are monotonic seconds."""
 
@@ -42,7 +39,7 @@ class Job:
 
     @property
     def prefix(self) -> Prefix:
-        return self.conversation.prefix_ids, self.conversation.gating_index
+        return self.conversation.prefix
 
     @property
     def num_prefix_tokens(self) -> int:
@@ -64,9 +61,14 @@ class Job:
         if not self.future.done():
             self.future.set_result(result)
 
+    def abandon(self) -> None:
+        """Want no outcome any more; an error that nobody asked for is then no reason for asyncio to complain."""
+        if not self.future.cancel() and not self.future.cancelled():
+            self.future.exception()
+
 
 def num_packed_tokens(conversations: Sequence[TokenizedConversation]) -> int:
     """Count the tokens of one pack of them all, each prefix once."""
-    prefixes = {(conversation.prefix_ids, conversation.gating_index) for conversation in conversations}
-    num_response_tokens = sum(len(conversation.response_ids) for conversation in conversations)
-    return num_response_tokens + sum(len(prefix_ids) for prefix_ids, _ in prefixes)
+    prefixes = {conversation.prefix for conversation in conversations}
+    num_response_tokens = sum([len(conversation.response_ids) for conversation in conversations])
+    return num_response_tokens + sum([len(prefix) for prefix in prefixes])

@@ -20,11 +20,25 @@ from dataclasses import dataclass, field
 from heapq import heapify, heappop, heapreplace
 from typing import TypeAlias
 
+from app.domain import Prefix
 from app.packing import PackBuilder
-from app.serving.jobs import Job, Prefix
+from app.serving.jobs import Job
 
 Jobs: TypeAlias = dict[Job, None]
 """In order of arrival, each removable at any time."""
+
+
+@dataclass(slots=True)
+class _Company:
+    """The jobs that wait on one prefix, by caller; forgotten with the last of them."""
+
+    prefix: Prefix
+    jobs: dict[str, Jobs]
+    num_response_tokens: int = 0
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.prefix) + self.num_response_tokens
 
 
 @dataclass(slots=True)
@@ -35,7 +49,8 @@ class _Caller:
     last_turn: int = 0
     num_tokens: int = 0
     """Tokens to compute if its jobs shared their prefixes."""
-    jobs: Jobs = field(default_factory=dict)
+    jobs: dict[Job, _Company] = field(default_factory=dict)
+    """In order of arrival, each with its company."""
 
 
 class WaitingLine:
@@ -46,7 +61,7 @@ class WaitingLine:
         """Tokens to compute if all that wait here shared their prefixes."""
         self._num_jobs = 0
         self._callers: dict[str, _Caller] = {}
-        self._companies: dict[Prefix, dict[str, Jobs]] = {}
+        self._companies: dict[Prefix, _Company] = {}
         self._num_turns = 0
         self._last_served_tokens = 0
 
@@ -60,32 +75,51 @@ class WaitingLine:
         caller = self._callers.get(job.caller)
         return caller is not None and job in caller.jobs
 
-    def add(self, job: Job) -> None:
-        """Put `job` at the end of its caller's."""
-        company = self._companies.setdefault(job.prefix, {})
-        caller = self._callers.setdefault(job.caller, _Caller(self._last_served_tokens))
-        self.num_tokens += job.num_response_tokens + (0 if company else job.num_prefix_tokens)
-        own = company.setdefault(job.caller, {})
-        caller.num_tokens += job.num_response_tokens + (0 if own else job.num_prefix_tokens)
-        caller.jobs[job] = own[job] = None
-        self._num_jobs += 1
+    def add(self, *jobs: Job) -> None:
+        """Put `jobs` at the end of their callers'."""
+        companies: dict[Prefix, _Company] = {}  # holds these jobs' own prefixes, found without comparing their ids
+        for job in jobs:
+            conversation, name = job.conversation, job.record.caller
+            prefix = conversation.prefix
+            company = companies.get(prefix)
+            if company is None:
+                company = companies[prefix] = self._company(prefix)
+            caller = self._callers.get(name)
+            if caller is None:
+                caller = self._callers[name] = _Caller(self._last_served_tokens)
+            own = company.jobs.get(name)
+            if own is None:
+                self.num_tokens += 0 if company.jobs else len(prefix)
+                caller.num_tokens += len(prefix)
+                own = company.jobs[name] = {}
+            num_response_tokens = len(conversation.response_ids)
+            own[job] = None
+            caller.jobs[job] = company
+            caller.num_tokens += num_response_tokens
+            company.num_response_tokens += num_response_tokens
+            self.num_tokens += num_response_tokens
+        self._num_jobs += len(jobs)
 
-    def remove(self, job: Job) -> None:
-        """Take `job` out, wherever it stands."""
-        caller, company = self._callers[job.caller], self._companies[job.prefix]
-        own = company[job.caller]
-        del caller.jobs[job], own[job]
-        self._num_jobs -= 1
-        self.num_tokens -= job.num_response_tokens
-        caller.num_tokens -= job.num_response_tokens
-        if not own:
-            del company[job.caller]
-            caller.num_tokens -= job.num_prefix_tokens
-        if not company:
-            del self._companies[job.prefix]
-            self.num_tokens -= job.num_prefix_tokens
-        if not caller.jobs:
-            del self._callers[job.caller]
+    def remove(self, *jobs: Job) -> None:
+        """Take `jobs` out, wherever they stand."""
+        for job in jobs:
+            name, num_response_tokens = job.caller, job.num_response_tokens
+            caller = self._callers[name]
+            company = caller.jobs.pop(job)
+            own = company.jobs[name]
+            del own[job]
+            caller.num_tokens -= num_response_tokens
+            company.num_response_tokens -= num_response_tokens
+            self.num_tokens -= num_response_tokens
+            if not own:
+                del company.jobs[name]
+                caller.num_tokens -= job.num_prefix_tokens
+                if not company.jobs:
+                    del self._companies[company.prefix]
+                    self.num_tokens -= job.num_prefix_tokens
+            if not caller.jobs:
+                del self._callers[name]
+        self._num_jobs -= len(jobs)
 
     def tokens_before(self, caller: str, num_tokens: int) -> int:
         """Count what goes before the last of `num_tokens` more of a caller: all of its own, as much of each other."""
@@ -96,7 +130,8 @@ class WaitingLine:
 
     def take(self, builder: PackBuilder, present: Iterable[Prefix]) -> list[Job]:
         """Move jobs into `builder` by the rules above; `present` are prefixes that it already holds."""
-        taken = [job for prefix in present for job in self._take_company(prefix, builder)]
+        companies = [self._companies[prefix] for prefix in present if prefix in self._companies]
+        taken = [job for company in companies for job in self._take_company(company, builder)]
         turns = [
             (one.served_tokens, one.last_turn, order, name) for order, (name, one) in enumerate(self._callers.items())
         ]
@@ -109,43 +144,40 @@ class WaitingLine:
                 heappop(turns)
             elif caller.served_tokens != served_tokens:  # it had a turn, or rode on another's
                 heapreplace(turns, (caller.served_tokens, caller.last_turn, order, name))
-            elif self._fits(next(iter(caller.jobs)), builder, may_split=first):
+            elif self._fits(*next(iter(caller.jobs.items())), builder, may_split=first):
                 taken += self._take_turn(name, builder)
                 first = False
             else:
                 break
         return taken
 
-    def _fits(self, job: Job, builder: PackBuilder, *, may_split: bool) -> bool:
-        room_tokens = builder.token_budget - builder.num_tokens
-        if builder.cost_tokens(job.conversation) > room_tokens:
-            return False
-        return may_split or not room_tokens < self._company_tokens(job) <= builder.token_budget
+    def _company(self, prefix: Prefix) -> _Company:
+        company = self._companies.get(prefix)
+        if company is None:
+            company = self._companies[prefix] = _Company(prefix, {})
+        return company
 
-    def _company_tokens(self, job: Job) -> int:
-        company = self._companies[job.prefix]
-        return job.num_prefix_tokens + sum(member.num_response_tokens for jobs in company.values() for member in jobs)
+    def _fits(self, job: Job, company: _Company, builder: PackBuilder, *, may_split: bool) -> bool:
+        room_tokens = builder.token_budget - builder.num_tokens
+        if builder.prefix_cost_tokens(company.prefix) + job.num_response_tokens > room_tokens:
+            return False
+        return may_split or not room_tokens < company.num_tokens <= builder.token_budget
 
     def _take_turn(self, name: str, builder: PackBuilder) -> list[Job]:
         caller = self._callers[name]
-        oldest = next(iter(caller.jobs))
+        company = next(iter(caller.jobs.values()))
         self._num_turns += 1
         caller.last_turn = self._num_turns
-        caller.served_tokens += builder.cost_tokens(oldest.conversation) - oldest.num_response_tokens
-        taken = self._take_company(oldest.prefix, builder, first=name)
+        caller.served_tokens += builder.prefix_cost_tokens(company.prefix)
+        taken = self._take_company(company, builder, first=name)
         self._last_served_tokens = caller.served_tokens
         return taken
 
-    def _take_company(self, prefix: Prefix, builder: PackBuilder, first: str | None = None) -> list[Job]:
-        company = self._companies.get(prefix, {})
-        in_order = company if first is None else {first: company[first]} | company
-        taken = []
-        for job in (job for jobs in in_order.values() for job in jobs):
-            # The length first: it refuses most of a long company without hashing its prefix again.
-            fits = builder.num_tokens + job.num_response_tokens <= builder.token_budget
-            if fits and builder.try_add(job.conversation):
-                taken.append(job)
+    def _take_company(self, company: _Company, builder: PackBuilder, first: str | None = None) -> list[Job]:
+        in_order = company.jobs if first is None else {first: company.jobs[first]} | company.jobs
+        jobs = [job for own in in_order.values() for job in own]
+        taken = [jobs[index] for index in builder.fill(company.prefix, [job.conversation.response_ids for job in jobs])]
         for job in taken:
             self._callers[job.caller].served_tokens += job.num_response_tokens
-            self.remove(job)
+        self.remove(*taken)
         return taken

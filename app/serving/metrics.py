@@ -15,6 +15,7 @@ from app.domain import FloatArray, ModelInfo, Readout
 from app.packing import Pack
 from app.serving.array_metrics import ArrayHistogram, ArraySummary, CallableGauge, Series
 from app.serving.drift import ScoreDrift
+from app.serving.jobs import Priority
 from app.serving.length_correlation import LengthCorrelation
 from app.text.foreign_templates import Oddity
 
@@ -128,7 +129,9 @@ class Metrics:
         self.requests = self._counter("armoserve_requests_total")
         self.request_seconds = self._histogram("armoserve_request_seconds", DURATION_BUCKETS)
         self.tokenize_seconds = self._histogram("armoserve_tokenize_seconds", DURATION_BUCKETS)
-        self.queue_seconds = self._histogram("armoserve_queue_seconds", DURATION_BUCKETS)
+        self._queue_seconds = self._array_histogram(
+            "armoserve_queue_seconds", [Series(priority, DURATION_BUCKETS) for priority in get_args(Priority)]
+        )
         self.forward_seconds = self._histogram("armoserve_forward_seconds", DURATION_BUCKETS)
         self.pack_tokens = self._histogram("armoserve_pack_tokens", TOKEN_BUCKETS)
         self.pack_responses = self._histogram("armoserve_pack_responses", RESPONSE_BUCKETS)
@@ -147,8 +150,9 @@ class Metrics:
         """Read `armoserve_device_memory_bytes` at every scrape from `read`: kind of memory → bytes."""
         self._read_at_scrape("armoserve_device_memory_bytes", read)
 
-    def observe_pack(self, pack: Pack, response_tokens: int, seconds: float) -> None:
-        """Count a forward pass in that took `seconds` and carried `response_tokens` of responses."""
+    def observe_pack(self, pack: Pack, seconds: float) -> None:
+        """Count a forward pass in that took `seconds`."""
+        response_tokens = int(pack.response_tokens_R.sum())
         self.forward_seconds.observe(seconds)
         self.pack_tokens.observe(pack.num_tokens)
         self.pack_responses.observe(pack.num_responses)
@@ -171,10 +175,14 @@ class Metrics:
             self._gating.observe(gating_RK)
             self._gating_entropy.observe(_entropy(gating_RK)[:, None])
 
-    def observe_lengths(self, scores_R: FloatArray | None, response_tokens_R: Sequence[int], pack: Pack) -> None:
+    def observe_queue(self, priority: Priority, seconds: Sequence[float]) -> None:
+        """Count in how long each of these responses waited."""
+        self._queue_seconds.observe_series(priority, np.asarray(seconds))
+
+    def observe_lengths(self, scores_R: FloatArray | None, pack: Pack) -> None:
         """Hold the scores of a pack's responses, where the model gives some, against their lengths."""
         if scores_R is not None and pack.num_responses > 2:
-            self._length_correlation.observe(scores_R, response_tokens_R, pack.prefix_of_response_R)
+            self._length_correlation.observe(scores_R, pack.response_tokens_R, pack.prefix_of_response_R)
 
     def _register_arrays(self, info: ModelInfo) -> None:
         objectives = [Series(one.name, _bounds(one.quantiles)) for one in info.objectives]

@@ -12,15 +12,14 @@ is added where they become a header.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import get_args
 
 from app.domain import TokenizedConversation
 from app.errors import DeadlineExceeded, Overloaded, TooManyTokens
 from app.packing import PackBuilder
 from app.serving.door import Door, Refusal
-from app.serving.jobs import Job, JobResult, Priority, num_packed_tokens
+from app.serving.jobs import Job, Priority, num_packed_tokens
 from app.serving.line import WaitingLine
 from app.serving.metrics import Metrics
 from app.serving.record import current_record
@@ -54,6 +53,8 @@ class JobQueue:
         self._metrics = metrics
         self._lines: dict[Priority, WaitingLine] = {priority: WaitingLine() for priority in get_args(Priority)}
         self._throughput = Throughput(max_pack_tokens)
+        self._due: dict[Job, Sequence[Job]] = {}
+        """The jobs of each request with a deadline, by its first, until it leaves or its deadline has passed."""
         self._running_tokens = 0
         self._packs_without_bulk = 0
         self._refusal: Refusal | None = None
@@ -74,12 +75,13 @@ class JobQueue:
         Raises:
             TooManyTokens: a conversation is longer than a pack.
         """
-        for index, conversation in enumerate(conversations):
-            if conversation.num_tokens > self.max_pack_tokens:
-                raise TooManyTokens(
-                    f"the conversation with response {index} has {conversation.num_tokens} tokens; "
-                    f"one pack takes at most {self.max_pack_tokens}"
-                )
+        num_tokens = [len(one.prefix_ids) + len(one.response_ids) for one in conversations]
+        if max(num_tokens, default=0) > self.max_pack_tokens:
+            index, excess = next((index, one) for index, one in enumerate(num_tokens) if one > self.max_pack_tokens)
+            raise TooManyTokens(
+                f"the conversation with response {index} has {excess} tokens; "
+                f"one pack takes at most {self.max_pack_tokens}"
+            )
 
     def has_room(
         self,
@@ -113,22 +115,29 @@ class JobQueue:
             self._metrics.dropped.labels("deadline").inc(len(conversations))
             raise _deadline_exceeded()
         self._check_load(conversations, priority, patience_seconds)
-        loop = asyncio.get_running_loop()
-        record = current_record()
-        jobs = [Job(one, loop.create_future(), priority, deadline, now, record) for one in conversations]
-        for job in jobs:
-            self._lines[priority].add(job)
-            self.door.enter()
-            job.future.add_done_callback(partial(self._settled, job))
+        new_future, record = asyncio.get_running_loop().create_future, current_record()
+        jobs = [Job(one, new_future(), priority, deadline, now, record) for one in conversations]
+        self._lines[priority].add(*jobs)
+        if deadline is not None and jobs:
+            self._due[jobs[0]] = jobs
         self._changed()
         return jobs
 
-    def expire(self, jobs: Iterable[Job]) -> None:
-        """Fail those of `jobs` that still wait: their deadline has passed."""
-        for job in jobs:
-            if job in self._lines[job.priority]:
-                self._drop_expired(job)
+    def expire(self, jobs: Sequence[Job]) -> None:
+        """Fail those of `jobs`, all of one request, that still wait: their deadline has passed."""
+        waiting = self._drop(jobs)
+        num_failed = sum([job.fail(_deadline_exceeded()) for job in waiting])
+        self._metrics.dropped.labels("deadline").inc(num_failed)
         self._changed()
+
+    def withdraw(self, jobs: Sequence[Job]) -> None:
+        """Drop those of `jobs`, all of one request, that still wait: their caller has left or has all that it wants."""
+        waiting = self._drop(jobs)
+        for job in jobs:
+            job.abandon()
+        if waiting:
+            self._metrics.dropped.labels("cancelled").inc(len(waiting))
+            self._changed()
 
     def estimated_wait_seconds(self, priority: Priority) -> float | None:
         """Estimate how long all that waits now will take; None before the first forward was measured."""
@@ -148,7 +157,7 @@ class JobQueue:
 
         Interactive first; bulk fills what interactive leaves, and leads one pack after `BULK_LEADS_AFTER` without it.
         """
-        self._drop_dead()
+        self._expire_due()
         interactive, bulk = self._lines["interactive"], self._lines["bulk"]
         bulk_leads = self._packs_without_bulk >= BULK_LEADS_AFTER
         waiting_bulk = len(bulk)
@@ -174,9 +183,11 @@ class JobQueue:
         """Fail all that waits and all that comes."""
         self.door.close(refusal)
         self._refusal = self._refusal or refusal
+        self._due.clear()
         for line in self._lines.values():
-            for job in line:
-                line.remove(job)
+            waiting = list(line)
+            line.remove(*waiting)
+            for job in waiting:
                 job.fail(refusal())
         self._changed()
 
@@ -220,29 +231,21 @@ class JobQueue:
             return self._lines["interactive"].num_tokens
         return sum(line.num_tokens for line in self._lines.values())
 
-    def _drop_dead(self) -> None:
+    def _expire_due(self) -> None:
         now = self.clock()
-        for line in self._lines.values():
-            for job in line:
-                if job.future.done():
-                    self._drop_cancelled(job)
-                elif job.deadline is not None and job.deadline <= now:
-                    self._drop_expired(job)
+        for first, jobs in tuple(self._due.items()):
+            if first.deadline is not None and first.deadline <= now:
+                self.expire(jobs)
 
-    def _drop_cancelled(self, job: Job) -> None:
-        self._lines[job.priority].remove(job)
-        self._metrics.dropped.labels("cancelled").inc()
-
-    def _drop_expired(self, job: Job) -> None:
-        self._lines[job.priority].remove(job)
-        if job.fail(_deadline_exceeded()):
-            self._metrics.dropped.labels("deadline").inc()
-
-    def _settled(self, job: Job, _future: asyncio.Future[JobResult]) -> None:
-        if job in self._lines[job.priority]:  # only a caller who leaves settles a job that still waits
-            self._drop_cancelled(job)
-            self._changed()
-        self.door.leave()
+    def _drop(self, jobs: Sequence[Job]) -> list[Job]:
+        """Take those of one request that still wait out of their line."""
+        if not jobs:
+            return []
+        self._due.pop(jobs[0], None)
+        line = self._lines[jobs[0].priority]
+        waiting = [job for job in jobs if job in line]
+        line.remove(*waiting)
+        return waiting
 
     def _changed(self) -> None:
         for priority, line in self._lines.items():

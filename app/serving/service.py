@@ -7,10 +7,19 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeAlias
 
-from app.domain import Item, Readout, Timings, TokenizedConversation, TokenizedItem, Truncation
+from app.domain import (
+    Item,
+    Prefix,
+    Readout,
+    Timings,
+    TokenizedConversation,
+    TokenizedItem,
+    Truncation,
+)
 from app.errors import ArmoserveError, InferenceFailed, RequestError
 from app.serving.batcher import Batcher
 from app.serving.jobs import Job, JobResult, Priority, num_packed_tokens
@@ -27,6 +36,10 @@ LONGEST_PAUSE_SECONDS = 0.5
 """Between two looks at a full queue; jittered, so that those who wait do not look all at once."""
 ITEMS_PER_CALL = 8
 """Items tokenised per hop to a thread: enough to make the hop cheap, few enough to take turns with other requests."""
+
+
+GATHERED_AT_ONCE = 256
+"""Responses of one request of which more would hold the event loop for longer than a few milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +127,9 @@ class ScoringService:
             self._metrics.truncations.inc(sum(one.truncated for one in fitting))
             conversations = [conversation for one in fitting for conversation in one.conversations]
             jobs = await self._enter(conversations, priority, deadline, waits=waits_for_room) if conversations else []
-            scored = _scored(tokenized, await self._outcomes(jobs, deadline), tokenize_seconds)
+            outcomes = await self._outcomes(jobs, deadline)
+            gather = partial(_scored, tokenized, outcomes, tokenize_seconds)
+            scored = await asyncio.to_thread(gather) if len(jobs) > GATHERED_AT_ONCE else gather()
             record.scored(scored.usage, scored.timings)
             return scored
 
@@ -155,19 +170,19 @@ class ScoringService:
         if deadline is not None:
             timer = loop.call_later(deadline - self._queue.clock(), self._queue.expire, jobs)
         try:
-            outcomes = await asyncio.gather(*(job.future for job in jobs), return_exceptions=True)
+            # One after the other: those of a pack are settled together, so only the first of them is waited for.
+            return [await _outcome(job) for job in jobs]
         finally:
             if timer is not None:
                 timer.cancel()
-            for job in jobs:  # where the caller has left, nobody wants the rest
-                job.future.cancel()
-        return [_outcome(one) for one in outcomes]
+            self._queue.withdraw(jobs)  # where the caller has left, nobody wants the rest
 
     async def _tokenize(
         self, items: Sequence[Item], truncation: Truncation, encode: Encode
     ) -> list[TokenizedItem | ArmoserveError]:
         """Tokenise in the pool, a few items a call and one call per thread, so that requests take turns."""
         results: dict[int, list[TokenizedItem | ArmoserveError]] = {}
+        encode = _sharing_prefixes(encode)
         starts = iter(range(0, len(items), ITEMS_PER_CALL))
         loop = asyncio.get_running_loop()
 
@@ -199,11 +214,27 @@ class ScoringService:
         return tokenized
 
 
-def _outcome(one: JobResult | BaseException) -> Outcome:
-    """Keep a job's result or its failure in the model; anything else is the request's own end."""
-    if isinstance(one, BaseException) and not isinstance(one, InferenceFailed):
-        raise one
-    return one
+def _sharing_prefixes(encode: Encode) -> Encode:
+    """Make equal prefixes of all that is encoded one object, whose hash is known: none is walked again to be found."""
+    known: dict[Prefix, Prefix] = {}
+
+    def shared(conversation: TokenizedConversation) -> TokenizedConversation:
+        prefix = conversation.prefix
+        return replace(conversation, known_prefix=known.setdefault(prefix, prefix))
+
+    def encode_and_share(item: Item, truncation: Truncation) -> TokenizedItem:
+        tokenized = encode(item, truncation)
+        return replace(tokenized, conversations=tuple(map(shared, tokenized.conversations)))
+
+    return encode_and_share
+
+
+async def _outcome(job: Job) -> Outcome:
+    """Wait for a job's result or its failure in the model; anything else is the request's own end."""
+    try:
+        return await job.future
+    except InferenceFailed as failure:
+        return failure
 
 
 def _scored(

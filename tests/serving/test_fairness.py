@@ -154,7 +154,6 @@ def test_interactive_never_waits_for_more_than_one_pack_behind_bulk() -> None:
                 num_behind_bulk.append(sum(prompt.startswith("b") for prompt in packs[: packs.index(f"i{number:05}")]))
             assert max(num_behind_bulk) <= 1
             assert any(one.future.done() for one in bulk[1:]), "bulk went on meanwhile"
-            for one in bulk:
-                one.future.cancel()
+            rig.queue.withdraw(bulk)
 
     run(test)

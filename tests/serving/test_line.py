@@ -5,6 +5,7 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.domain import TokenizedConversation
 from app.packing import PackBuilder
 from app.serving.jobs import Job
 from app.serving.line import WaitingLine
@@ -98,6 +99,17 @@ def test_tokens_count_a_shared_prefix_once_and_leave_with_the_last_that_needs_it
     line.remove(second)
     assert line.num_tokens == 0
     assert len(line) == 0
+
+
+def test_equal_prefixes_keep_company_whoever_made_them_and_unlike_gating_keeps_apart() -> None:
+    waiting, equal = job("aaaa", "1"), job("aaaa", "22")
+    other = job("aaaa", "3")
+    other.conversation = TokenizedConversation(other.conversation.prefix_ids, (51,), 0)
+    line = line_of(waiting)
+    line.add(other, equal)
+    assert line.num_tokens == 4 + 1 + 2 + 4 + 1
+    assert take(line, 12) == [waiting, equal, other]
+    assert line.num_tokens == 0
 
 
 conversations = st.tuples(st.sampled_from(["p", "qq", "rrrr", "ssssss"]), st.sampled_from(["1", "22", "4444"]))

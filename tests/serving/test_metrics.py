@@ -79,6 +79,21 @@ def test_a_served_request_is_measured() -> None:
     run(test)
 
 
+def test_waits_fall_into_the_buckets_of_their_priority() -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry, INFO)
+    metrics.observe_queue("bulk", [0.001, 0.0015, 7.0, 61.0])
+
+    def sample(name: str, **labels: str) -> float | None:
+        return registry.get_sample_value(f"armoserve_queue_seconds_{name}", labels)
+
+    counts = [sample("bucket", priority="bulk", le=le) for le in ("0.001", "0.002", "5.0", "10.0", "60.0", "+Inf")]
+    assert counts == [1, 2, 2, 3, 3, 4]
+    assert sample("sum", priority="bulk") == pytest.approx(68.0025)
+    assert sample("count", priority="bulk") == 4
+    assert sample("count", priority="interactive") == 0
+
+
 def test_rewards_fall_into_the_buckets_of_the_manifests_quantiles() -> None:
     registry = CollectorRegistry()
     metrics = Metrics(registry, INFO)

@@ -1,15 +1,16 @@
 """Admission: all or none, by size, by tokens, by estimated time; priorities; dropping."""
 
 import asyncio
+import gc
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from app.errors import DeadlineExceeded, Draining, NotReady, Overloaded, TooManyTokens
+from app.errors import DeadlineExceeded, Draining, InferenceFailed, NotReady, Overloaded, TooManyTokens
 from app.packing import PackBuilder
 from app.serving.metrics import Metrics
 from app.serving.queue import BULK_LEADS_AFTER, Job, JobQueue
-from tests.serving.harness import INFO, Clock, conversation, make_queue, run, until
+from tests.serving.harness import INFO, Clock, conversation, make_queue, run
 
 
 def take(queue: JobQueue) -> list[Job]:
@@ -216,24 +217,59 @@ def test_a_job_whose_caller_is_gone_is_dropped_at_once_and_counted() -> None:
     async def test() -> None:
         registry = CollectorRegistry()
         queue = make_queue(Metrics(registry, INFO))
-        gone, stays = queue.admit([conversation("aaa", "1"), conversation("bbb", "2")], "bulk")
-        gone.future.cancel()
-        await until(lambda: registry.get_sample_value("armoserve_queued_tokens", {"priority": "bulk"}) == 4)
+        gone = queue.admit([conversation("aaa", "1")], "bulk")
+        stays = queue.admit([conversation("bbb", "2")], "bulk")
+        queue.withdraw(gone)
+        assert gone[0].future.cancelled()
+        assert registry.get_sample_value("armoserve_queued_tokens", {"priority": "bulk"}) == 4
         assert registry.get_sample_value("armoserve_dropped_total", {"reason": "cancelled"}) == 1
-        assert take(queue) == [stays]
+        assert take(queue) == stays
 
     run(test)
 
 
-def test_a_job_cancelled_in_the_same_turn_is_neither_taken_nor_counted_twice() -> None:
+def test_a_caller_who_leaves_twice_is_neither_taken_nor_counted_twice() -> None:
     async def test() -> None:
         registry = CollectorRegistry()
         queue = make_queue(Metrics(registry, INFO))
-        (gone,) = queue.admit([conversation("aaa", "1")], "interactive")
-        gone.future.cancel()
+        gone = queue.admit([conversation("aaa", "1")], "interactive")
+        queue.withdraw(gone)
+        queue.withdraw(gone)
         assert take(queue) == []
-        await asyncio.wait_for(queue.door.join(), 5)
         assert registry.get_sample_value("armoserve_dropped_total", {"reason": "cancelled"}) == 1
+
+    run(test)
+
+
+def test_who_leaves_with_answers_drops_nothing_and_no_error_is_left_for_asyncio_to_report() -> None:
+    async def test() -> None:
+        reported: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reported.append(context))
+        registry = CollectorRegistry()
+        queue = make_queue(Metrics(registry, INFO))
+        jobs = queue.admit([conversation("aaa", "1"), conversation("bbb", "2")], "interactive")
+        assert take(queue) == jobs
+        for job in jobs:
+            assert job.fail(InferenceFailed("broken"))
+        queue.withdraw(jobs)
+        jobs.clear()
+        del job
+        gc.collect()
+        assert reported == []
+        assert registry.get_sample_value("armoserve_dropped_total", {"reason": "cancelled"}) == 0
+
+    run(test)
+
+
+def test_a_deadline_that_was_left_behind_is_forgotten() -> None:
+    async def test() -> None:
+        clock, registry = Clock(), CollectorRegistry()
+        queue = make_queue(Metrics(registry, INFO), clock=clock)
+        queue.withdraw(queue.admit([conversation("aaa", "1")], "interactive", deadline=clock.now + 1))
+        assert queue._due == {}
+        clock.now += 1
+        assert take(queue) == []
+        assert registry.get_sample_value("armoserve_dropped_total", {"reason": "deadline"}) == 0
 
     run(test)
 
@@ -282,13 +318,12 @@ def test_a_closed_door_lets_those_inside_go_on() -> None:
         queue = make_queue()
         with queue.door.entrance():
             queue.door.close(lambda: Draining("shutting down"))
-            (job,) = queue.admit([conversation("aaa", "1")], "interactive")
+            assert len(queue.admit([conversation("aaa", "1")], "interactive")) == 1
             with pytest.raises(Draining), queue.door.entrance():
                 pass
-        left = asyncio.ensure_future(queue.door.join())
-        await asyncio.sleep(0)
-        assert not left.done()
-        job.future.cancel()
+            left = asyncio.ensure_future(queue.door.join())
+            await asyncio.sleep(0)
+            assert not left.done()
         await left
 
     run(test)

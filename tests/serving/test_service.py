@@ -3,14 +3,15 @@
 import asyncio
 import logging
 import threading
-from unittest.mock import Mock
+from unittest.mock import Mock, patch
 
 import pytest
 
 from app.domain import Item, TokenizedItem, Truncation
 from app.errors import Draining, InferenceFailed, Overloaded, TooManyTokens
+from app.serving import service
 from app.serving.record import Usage
-from app.serving.service import ITEMS_PER_CALL, ItemReadouts
+from app.serving.service import GATHERED_AT_ONCE, ITEMS_PER_CALL, ItemReadouts
 from tests.serving.harness import (
     PATIENCE_SECONDS,
     Clock,
@@ -243,3 +244,36 @@ def test_a_request_that_is_being_tokenised_when_the_service_stops_is_told_so() -
             assert rig.engine.packs == []
 
     run(test)
+
+
+def test_equal_prefixes_of_a_request_are_one_object() -> None:
+    async def test() -> None:
+        async with serving() as rig:
+            with patch.object(rig.queue, "admit", wraps=rig.queue.admit) as admit:
+                items = [item("pq"[number % 2], "a", "b") for number in range(3 * ITEMS_PER_CALL)]
+                await rig.service.score(items)
+            conversations = admit.call_args.args[0]
+            assert len(conversations) == 6 * ITEMS_PER_CALL
+            assert len({id(one.prefix) for one in conversations}) == 2
+
+    run(test)
+
+
+def test_the_readouts_of_many_responses_are_gathered_off_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_loop = []
+    gather = service._scored
+
+    def watched(*arguments: object) -> object:
+        on_loop.append(asyncio._get_running_loop() is not None)
+        return gather(*arguments)
+
+    monkeypatch.setattr(service, "_scored", watched)
+
+    async def test() -> None:
+        async with serving(max_queued_tokens=100_000) as rig:
+            for number in (GATHERED_AT_ONCE, GATHERED_AT_ONCE + 1):
+                (result,) = (await rig.service.score([item("p", *("r" * (1 + n % 3) for n in range(number)))])).results
+                assert rewards_of(result) == [expected_rewards("p", "r" * (1 + n % 3)) for n in range(number)]
+
+    run(test)
+    assert on_loop == [True, False]
