@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn, get_args
 
 from app import __version__
-from app.api.logs import configure_logs
+from app.api.logs import logging_to_stderr
 from app.domain import ModelInfo, Truncation
 from app.errors import ArmoserveError, InvalidSetting, StartError
 from app.main import load_engine, serve
@@ -41,8 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_serve(chosen: argparse.Namespace) -> int:
     settings = _settings(chosen)
-    configure_logs(settings.log_format, settings.log_level)
-    failure = serve(settings)
+    with logging_to_stderr(settings.log_format, settings.log_level):
+        failure = serve(settings)
     return 0 if failure is None else _failed(failure)
 
 
@@ -53,16 +53,16 @@ def run_score(chosen: argparse.Namespace) -> int:
         raise InvalidSetting(f"{chosen.file} is not a file")
     if chosen.output is not None:
         check_output(chosen.file, chosen.output, goes_on=chosen.resume, overwrites=chosen.overwrite)
-    configure_logs("text", "warning")
     settings = _settings(chosen)
-    num_errors = score_file(
-        load_engine(settings),
-        settings,
-        chosen.file,
-        chosen.output,
-        truncation=chosen.truncate,
-        resume=chosen.resume,
-    )
+    with logging_to_stderr("text", "warning"):
+        num_errors = score_file(
+            load_engine(settings),
+            settings,
+            chosen.file,
+            chosen.output,
+            truncation=chosen.truncate,
+            resume=chosen.resume,
+        )
     if num_errors:
         print(f"{num_errors} lines are errors", file=sys.stderr)
     return 1 if num_errors else 0

@@ -14,7 +14,7 @@ from socket import socket
 from typing import IO
 
 from app.__main__ import end_process
-from app.api.logs import configure_logs
+from app.api.logs import logging_to_stderr
 from app.api.server import DrainingServer
 from app.main import serve
 from app.settings import read_settings
@@ -34,10 +34,12 @@ def main() -> int:
     """Serve until a signal."""
     flags = dict(zip(sys.argv[2::2], sys.argv[3::2], strict=True))
     settings = read_settings({name.removeprefix("--").replace("-", "_"): value for name, value in flags.items()})
-    configure_logs(settings.log_format, settings.log_level)
     start = DrainingServer.startup
 
-    with Path(sys.argv[1]).open("a", encoding="utf-8", buffering=1) as lags:
+    with (
+        logging_to_stderr(settings.log_format, settings.log_level),
+        Path(sys.argv[1]).open("a", encoding="utf-8", buffering=1) as lags,
+    ):
 
         async def watched_startup(self: DrainingServer, sockets: list[socket] | None = None) -> None:
             watching = asyncio.create_task(_watch(lags))

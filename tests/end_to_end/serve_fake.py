@@ -3,7 +3,7 @@
 import sys
 
 from app.__main__ import end_process
-from app.api.logs import configure_logs
+from app.api.logs import logging_to_stderr
 from app.main import serve
 from app.settings import read_settings
 from tests.api.fake_engine import FakeEngine
@@ -15,8 +15,8 @@ HOLD_SECONDS = 5.0
 def main() -> int:
     flags = dict(zip(sys.argv[1::2], sys.argv[2::2], strict=True))
     settings = read_settings({name.removeprefix("--").replace("-", "_"): value for name, value in flags.items()})
-    configure_logs(settings.log_format, settings.log_level)
-    failure = serve(settings, lambda _: FakeEngine(hold_seconds=HOLD_SECONDS).engine())
+    with logging_to_stderr(settings.log_format, settings.log_level):
+        failure = serve(settings, lambda _: FakeEngine(hold_seconds=HOLD_SECONDS).engine())
     return 0 if failure is None else 1
 
 
