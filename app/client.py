@@ -9,11 +9,21 @@ import asyncio
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextvars import copy_context
 from typing import Any, Self, TypeVar, cast
 
 import httpx
 
-from app.client_connection import Plan, ServiceConnection, TargetsOption, directions, in_order, object_of, reply_of
+from app.client_connection import (
+    Plan,
+    ServiceConnection,
+    TargetsOption,
+    directions,
+    in_order,
+    object_of,
+    reply_of,
+    trace_headers,
+)
 from app.client_exchange import Event, Exchange, Lost, Pause, Send, Step, deliver
 from app.client_requests import Weights
 from app.client_results import ItemError, MoslimResult, ObjectivesResult, ScoreResult, Usage
@@ -80,7 +90,7 @@ class RewardClient(ServiceConnection):
     def _perform(self, plan: Plan) -> list[Any]:
         wired, exchanges = plan
         stop = threading.Event()
-        futures = [self._pool.submit(self._drive, exchange, stop) for exchange in exchanges]
+        futures = [self._pool.submit(copy_context().run, self._drive, exchange, stop) for exchange in exchanges]
         try:
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
             for future in done:
@@ -106,7 +116,7 @@ class RewardClient(ServiceConnection):
                 raise InterruptedError("another request of the same call has ended it")
             return None
         try:
-            return reply_of(self._http.request(step.method, step.path, content=step.body))
+            return reply_of(self._http.request(step.method, step.path, content=step.body, headers=trace_headers()))
         except httpx.TransportError as error:
             return Lost(type(error).__name__)
 
@@ -182,6 +192,7 @@ class AsyncRewardClient(ServiceConnection):
             await asyncio.sleep(step.seconds)
             return None
         try:
-            return reply_of(await self._http.request(step.method, step.path, content=step.body))
+            headers = trace_headers()
+            return reply_of(await self._http.request(step.method, step.path, content=step.body, headers=headers))
         except httpx.TransportError as error:
             return Lost(type(error).__name__)

@@ -1,6 +1,7 @@
 """What both clients share: how to reach the service, how patiently, and what a call is made of. Performs nothing."""
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -96,6 +97,19 @@ def in_order(wired: Sequence[WireItem | Fault], answered: Sequence[Sequence[Resu
     """Put the results of all requests beside the items that could not be sent."""
     results = (result for chunk in answered for result in chunk)
     return [ItemError(one.type, one.message) if isinstance(one, Fault) else next(results) for one in wired]
+
+
+def trace_headers() -> dict[str, str]:
+    """Return the trace context (W3C) of the current span; empty where this process does not trace.
+
+    Only who has loaded OpenTelemetry can have a span: it is not loaded here.
+    """
+    headers: dict[str, str] = {}
+    if "opentelemetry.trace" in sys.modules:
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # noqa: PLC0415
+
+        TraceContextTextMapPropagator().inject(headers)
+    return headers
 
 
 def reply_of(response: httpx.Response) -> Reply:
