@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
 
 from app import __version__
 from app.api import documentation, operations, scoring, stream
@@ -22,7 +23,7 @@ from app.api.background import in_daemon_thread
 from app.api.documentation import openapi_document
 from app.api.head_as_get import HeadAsGet
 from app.api.problems import install_problem_responses, problem_response
-from app.api.request_context import RequestContext
+from app.api.request_context import AnswerFailure, RequestContext
 from app.api.security_headers import SecurityHeaders
 from app.api.server import DrainingServer
 from app.api.state import Limits, ServedModel, ServerState
@@ -194,20 +195,26 @@ def _install_layers(app: FastAPI, settings: Settings, state: ServerState) -> Non
     open_paths = {"/livez", "/readyz"} | (set() if settings.metrics_auth else {"/metrics"})
     app.add_middleware(HeadAsGet)
     app.add_middleware(Authentication, keys=settings.keys(), open_paths=open_paths)
+    answer_failure: AnswerFailure = problem_response
     if settings.cors_origins:
-        app.add_middleware(
+        other_origins = partial(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=["*"],
             allow_headers=["*"],
-            expose_headers=["Retry-After", "Server-Timing", "X-Request-Id"],
+            expose_headers=["Retry-After", "Server-Timing", "X-Model-Revision", "X-Request-Id"],
         )
+        app.add_middleware(other_origins)
+
+        def answer_failure(error: Exception, request_id: str) -> ASGIApp:
+            return other_origins(problem_response(error, request_id))  # outside that layer, a page could not read it
+
     routes = frozenset(app.openapi()["paths"])
     app.add_middleware(
         RequestContext,
         routes=routes,
         observe=state.observe_request,
-        answer_failure=problem_response,
+        answer_failure=answer_failure,
         tracing=state.tracing,
     )
     app.add_middleware(SecurityHeaders)

@@ -97,8 +97,25 @@ class TestOtherOrigins:
         assert "x-api-key" in preflight.headers["access-control-allow-headers"]
         answer = named.post("/score", GOOD, headers={"Origin": ORIGIN, "X-API-Key": "key"})
         assert answer.headers["access-control-allow-origin"] == ORIGIN
-        assert answer.headers["access-control-expose-headers"] == "Retry-After, Server-Timing, X-Request-Id"
+        assert (
+            answer.headers["access-control-expose-headers"]
+            == "Retry-After, Server-Timing, X-Model-Revision, X-Request-Id"
+        )
         assert "origin" in answer.headers["vary"].lower()
+
+    def test_it_may_read_what_went_wrong_whoever_foresaw_it(
+        self, named: Served, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        shown = {"Origin": ORIGIN, "X-API-Key": "key"}
+        refused = named.post("/score", {}, headers=shown)
+        monkeypatch.setattr("app.api.scoring.score_result", None)
+        failed = named.post("/score", GOOD, headers=shown)
+        assert [refused.status_code, failed.status_code] == [422, 500]
+        for answer in (refused, failed):
+            assert answer.headers.get_list("access-control-allow-origin") == [ORIGIN]
+        stranger = named.post("/score", GOOD, headers=shown | {"Origin": "https://evil.example"})
+        assert stranger.status_code == 500
+        assert "access-control-allow-origin" not in stranger.headers
 
     def test_its_pages_still_need_a_key(self, named: Served) -> None:
         assert named.post("/score", GOOD, headers={"Origin": ORIGIN}).status_code == 401

@@ -203,3 +203,12 @@ class TestTheRestOfTheRequest:
             answers = streamed(running, json.dumps(ITEM).encode() + b"\nnot json")
         assert [answer["error"]["type"] for answer in answers] == ["internal-error", "malformed-body"]
         assert "TypeError" in caplog.text
+
+
+def test_a_stream_names_its_model_before_its_first_line(served: Served) -> None:
+    revision = served.client.get("/info").json()["model"]["revision"]
+    scored = served.post("/score", ITEM).json()["model"]["revision"]
+    with raw_stream(served.port) as stream:
+        stream.send_item(id=1)
+        assert stream.answer.headers["X-Model-Revision"] == revision == scored
+        stream.end()
