@@ -70,6 +70,10 @@ def problem_of(error: Exception) -> Problem:
 
 def problem_response(error: Exception, request_id: str) -> Response:
     """Return the problem document of an error, with the headers its kind calls for."""
+    if isinstance(error, HTTPException):
+        title = HTTPStatus(error.status_code).phrase
+        problem = Problem(error.status_code, "about:blank", title)
+        return _document(problem, title, request_id, {}, dict(error.headers or {}))
     problem = problem_of(error)
     detail = str(error) if problem is not UNFORESEEN else "the cause is in the log under this request id"
     fields = error.fields if isinstance(error, errors.MalformedBody) else ()
@@ -85,15 +89,8 @@ def install_problem_responses(app: FastAPI) -> None:
             log.error("%s", error)  # the line that joins the request's id with the pack whose failure was logged
         return problem_response(error, request_id_of(request.scope))
 
-    async def answer_framework_error(request: Request, error: Exception) -> Response:
-        if not isinstance(error, HTTPException):
-            raise TypeError("registered for HTTPException alone. This is a bug.")
-        title = HTTPStatus(error.status_code).phrase
-        problem = Problem(error.status_code, "about:blank", title)
-        return _document(problem, title, request_id_of(request.scope), {}, dict(error.headers or {}))
-
     app.add_exception_handler(errors.ArmoserveError, answer_error)
-    app.add_exception_handler(HTTPException, answer_framework_error)
+    app.add_exception_handler(HTTPException, answer_error)
 
 
 def _document(

@@ -14,12 +14,14 @@ import signal
 import socket
 import time
 from contextlib import suppress
+from functools import partial
 from types import FrameType
+from typing import cast
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from app.api.http_protocol import BoundedProtocol
 from app.api.state import ServerState
 from app.errors import InvalidSetting
 
@@ -29,69 +31,9 @@ BACKLOG = 2048
 """Trainers open a thousand connections at once."""
 KEEP_ALIVE_SECONDS = 75
 """Longer than load balancers keep idle connections, so that it is not we who close under a request."""
-LARGEST_HEAD_BYTES = 64 * 1024
 ANSWERS_GO_OUT_SECONDS = 0.5
 ABANDON_SECONDS = 1
 """After the drain timeout, for the answers to what was abandoned to be taken."""
-
-
-class BoundedHeadProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, with bounds that it has none of.
-
-    On a request's line and headers; and on the time in which a caller neither takes any of what waits for it nor
-    sends anything, which would keep its connection for ever.
-    """
-
-    standstill_seconds = math.inf
-    head_bytes = 0
-    reads_head = True
-    is_heard = False
-    unsent_bytes = 0
-    watch: asyncio.TimerHandle | None = None
-
-    def data_received(self, data: bytes) -> None:
-        self.is_heard = True
-        if self.reads_head:
-            self.head_bytes += len(data)
-        super().data_received(data)
-        if self.reads_head and self.head_bytes > LARGEST_HEAD_BYTES and not self.transport.is_closing():
-            self.send_400_response("The request line and headers are too large.")
-
-    def on_headers_complete(self) -> None:
-        self.reads_head = False
-        super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        self.reads_head = True
-        self.head_bytes = 0
-        super().on_message_complete()
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._watch_caller()
-
-    def resume_writing(self) -> None:
-        self._watch_no_more()
-        super().resume_writing()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._watch_no_more()
-        super().connection_lost(exc)
-
-    def _watch_caller(self) -> None:
-        self.is_heard = False
-        self.unsent_bytes = self.transport.get_write_buffer_size()
-        self.watch = self.loop.call_later(self.standstill_seconds, self._give_up_at_standstill)
-
-    def _watch_no_more(self) -> None:
-        if self.watch is not None:
-            self.watch.cancel()
-
-    def _give_up_at_standstill(self) -> None:
-        if self.is_heard or self.transport.get_write_buffer_size() < self.unsent_bytes:
-            self._watch_caller()
-        else:
-            self.transport.abort()
 
 
 class DrainingServer(uvicorn.Server):
@@ -100,7 +42,8 @@ class DrainingServer(uvicorn.Server):
     def __init__(
         self, app: FastAPI, state: ServerState, address: tuple[str, int], *, drain_delay: float, drain_timeout: float
     ) -> None:
-        class Protocol(BoundedHeadProtocol):
+        class Protocol(BoundedProtocol):
+            closing = state.closing
             # A stream says that it stands still first, and its caller may still hear it.
             standstill_seconds = 2 * state.limits.stream_stall_seconds
 
@@ -151,6 +94,7 @@ class DrainingServer(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._close_port()
         self._state.close()
         abandoning = asyncio.create_task(self._abandon_late())
         await super().shutdown(sockets)
@@ -163,6 +107,17 @@ class DrainingServer(uvicorn.Server):
             self._state.is_draining = True
             self._accept_until = time.monotonic() + ANSWERS_GO_OUT_SECONDS
 
+    async def _close_port(self) -> None:
+        """Close the port and let in whoever stands before it: the kernel has accepted them, and would reset them."""
+        doorsteps = [socket.socket(fileno=os.dup(one.fileno())) for server in self.servers for one in server.sockets]
+        for server in self.servers:
+            server.close()
+        loop = asyncio.get_running_loop()
+        protocol_class = cast(type[BoundedProtocol], self.config.http_protocol_class)
+        protocol = partial(protocol_class, self.config, self.server_state, self.lifespan.state)
+        late = [one for doorstep in doorsteps for one in _accepted_at_last(doorstep)]
+        await asyncio.gather(*(loop.connect_accepted_socket(protocol, one) for one in late))
+
     async def _abandon_late(self) -> None:
         await asyncio.sleep(self._drain_timeout)
         log.warning("the drain timeout passed: what still waits is given up")
@@ -170,6 +125,18 @@ class DrainingServer(uvicorn.Server):
             await self._state.model.service.stop()
         for task in tuple(self.server_state.tasks):  # whose bodies are still coming in, say
             task.cancel()
+        for connection in tuple(self.server_state.connections):
+            cast(BoundedProtocol, connection).give_up_head()
+
+
+def _accepted_at_last(listener: socket.socket) -> list[socket.socket]:
+    """Accept all who have connected and close the listener, with as little as can be between the two."""
+    accepted = []
+    with listener, suppress(OSError):  # nobody is left, or no more files may be opened
+        listener.settimeout(0)
+        while True:
+            accepted.append(listener.accept()[0])
+    return accepted
 
 
 def _allow_connections() -> None:
