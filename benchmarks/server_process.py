@@ -80,6 +80,13 @@ class WatchedServer:
 
     def lags_ms(self, since: float, until: float) -> dict[str, float]:
         """Return how late the loop was between two monotonic times: the largest, and percentiles."""
-        rows = [line.split() for line in (self.folder / "lags").read_text(encoding="utf-8").splitlines()]
-        lags = [1000 * float(row[1]) for row in rows if len(row) == 2 and since <= float(row[0]) <= until]
+        lags = self._rows_ms("lags", since, until)
         return {name: round(float(np.percentile(lags, q)), 2) for name, q in (("p50", 50), ("p99", 99), ("max", 100))}
+
+    def collections_ms(self, since: float, until: float) -> float:
+        """Return the longest garbage collection between two monotonic times."""
+        return round(max(self._rows_ms("lags.collections", since, until), default=0.0), 2)
+
+    def _rows_ms(self, name: str, since: float, until: float) -> list[float]:
+        rows = [line.split() for line in (self.folder / name).read_text(encoding="utf-8").splitlines()]
+        return [1000 * float(row[1]) for row in rows if len(row) == 2 and since <= float(row[0]) <= until]

@@ -3,10 +3,12 @@
     python -m benchmarks.watched_server LAGS_FILE [--setting value]...
 
 A task asks to be woken every millisecond; how much later it is woken is what every caller waited, whatever held the
-loop or the interpreter. Lines of the file: when it was woken (monotonic seconds) and how late (seconds).
+loop or the interpreter. Lines of the file: when it was woken (monotonic seconds) and how late (seconds). Beside it, in
+LAGS_FILE.collections, the same of every garbage collection: when it ended and how long it took.
 """
 
 import asyncio
+import gc
 import sys
 import time
 from pathlib import Path
@@ -30,11 +32,27 @@ async def _watch(lags: IO[str]) -> None:
         lags.write(f"{woken:.6f} {max(woken - due, 0.0):.6f}\n")
 
 
+def _watch_collections(path: str) -> None:
+    durations = Path(f"{path}.collections").open("a", encoding="utf-8", buffering=1)  # noqa: SIM115 - until the end
+    began = 0.0
+
+    def note(phase: str, _: dict[str, int]) -> None:
+        nonlocal began
+        now = time.monotonic()
+        if phase == "start":
+            began = now
+        else:
+            durations.write(f"{now:.6f} {now - began:.6f}\n")
+
+    gc.callbacks.append(note)
+
+
 def main() -> int:
     """Serve until a signal."""
     flags = dict(zip(sys.argv[2::2], sys.argv[3::2], strict=True))
     settings = read_settings({name.removeprefix("--").replace("-", "_"): value for name, value in flags.items()})
     start = DrainingServer.startup
+    _watch_collections(sys.argv[1])
 
     with (
         logging_to_stderr(settings.log_format, settings.log_level),

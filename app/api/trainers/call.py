@@ -4,11 +4,12 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Protocol
 
 from fastapi import Depends, Request, Response
 
-from app.api.dependencies import Deadline, Server, json_response, unless_gone
+from app.api.dependencies import Deadline, Server, built, json_response, unless_gone
 from app.api.request_context import request_id_of
 from app.api.state import ServedModel
 from app.api.trainers.conversations import Conversation, rewards_for
@@ -60,10 +61,7 @@ class TrainerCall:
         model = await self._model()
         rewarded = await rewards_for(self.request, model, self.options, conversations, self.deadline)
         stamp = Stamp(request_id_of(self.request.scope), int(time.time()), model.info.name)
-        response = json_response(body.answer(rewarded, stamp))
-        if oddities := Counter(oddity for one in rewarded for oddity in one.oddities):
-            response.headers[WARNINGS_HEADER] = ", ".join(f"{name}={number}" for name, number in oddities.items())
-        return response
+        return await built(partial(_response, body, rewarded, stamp), len(rewarded))
 
     async def _model(self) -> ServedModel:
         """Return the model; trainers try a few times within seconds and then lose a step, and loading takes longer."""
@@ -77,6 +75,13 @@ class TrainerCall:
             field = conversations[0].place.partition("[")[0]
             words = f"holds {len(conversations)} texts; at most {most} are allowed in one request"
             raise MalformedBody(f"{field} {words}", ((field, words),))
+
+
+def _response(body: TrainerBody, rewarded: Sequence[Rewarded], stamp: Stamp) -> Response:
+    response = json_response(body.answer(rewarded, stamp))
+    if oddities := Counter(oddity for one in rewarded for oddity in one.oddities):
+        response.headers[WARNINGS_HEADER] = ", ".join(f"{name}={number}" for name, number in oddities.items())
+    return response
 
 
 Call = Annotated[TrainerCall, Depends(TrainerCall)]

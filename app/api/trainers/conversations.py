@@ -5,13 +5,14 @@ these formats have no place for an error of one: a trainer would take whatever s
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import ParamSpec, TypeAlias, TypeVar
 
 from fastapi import Request
 
-from app.api.dependencies import unless_gone
+from app.api.dependencies import built, unless_gone
 from app.api.intensities import Aimed
 from app.api.state import ServedModel
 from app.api.trainers.options import TrainerOptions
@@ -73,13 +74,17 @@ async def rewards_for(
     if not conversations:
         return []
     read = await _read_all(conversations, _format_of(conversations, options, model), rule)
-    for oddity in (oddity for _, oddities in read for oddity in oddities):
-        model.metrics.template_warnings.labels(oddity).inc()
+    for oddity, number in Counter(oddity for _, oddities in read for oddity in oddities).items():
+        model.metrics.template_warnings.labels(oddity).inc(number)
     scored = await unless_gone(request, _score(model, [item for (item, _), _ in read], deadline))
-    return [
-        _at(conversation.place, _rewarded, result, one, rule)
-        for conversation, result, one in zip(conversations, scored.results, read, strict=True)
-    ]
+
+    def reward_all() -> list[Rewarded]:
+        return [
+            _at(conversation.place, _rewarded, result, one, rule)
+            for conversation, result, one in zip(conversations, scored.results, read, strict=True)
+        ]
+
+    return await built(reward_all, len(conversations))
 
 
 def _format_of(conversations: Sequence[Conversation], options: TrainerOptions, model: ServedModel) -> TurnFormat:

@@ -43,8 +43,8 @@ class OpenRlhfBody(StrictModel):
 
     def answer(self, rewarded: Sequence[Rewarded], _: Stamp, /) -> "OpenRlhfAnswer":
         rewards = [one.reward for one in rewarded]
-        names = rewarded[0].logs if rewarded else {}
-        logs = {name: [one.logs[name] for one in rewarded] for name in names}
+        each = [one.logs for one in rewarded]
+        logs = {name: [one[name] for one in each] for name in (each[0] if each else {})}
         return {"rewards": rewards, "scores": list(rewards), "extra_logs": logs}
 
 
