@@ -1,5 +1,6 @@
 """From a weights folder to an engine: where model and tokenizer meet. Importing this imports torch."""
 
+import gc
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,6 +48,10 @@ def load_checked_engine(settings: Settings) -> Engine:
     check_engine(engine, folder, has_own_heads=settings.moslim_weights is None)
     lenient = replace(tokenizer, max_conversation_tokens=limit, policy="neutralise")
     served = replace(lenient, policy=settings.special_tokens)
+    # What was imported and loaded stays for good, and a full collection that walks all of it stops every thread for
+    # most of a second: whatever is garbage by now goes, and the rest is never looked at again.
+    gc.collect()
+    gc.freeze()
     return Engine(info, served.encode, lenient.encode, model.forward, served.render, model.memory_bytes)
 
 

@@ -1,5 +1,7 @@
 """Settings that the engine is loaded with reach what they are about."""
 
+import gc
+
 import pytest
 
 from app.domain import Item, Message
@@ -33,3 +35,10 @@ def test_limits_reach_the_tokenizer(weights: str) -> None:
 
 def test_a_cpu_has_no_device_memory(weights: str) -> None:
     assert load_checked_engine(Settings(weights=weights)).memory() == {}
+
+
+def test_what_was_loaded_is_never_walked_by_the_garbage_collector_again(weights: str) -> None:
+    gc.unfreeze()
+    engine = load_checked_engine(Settings(weights=weights))
+    assert gc.get_freeze_count() > 100_000
+    assert not any(one is engine.info for one in gc.get_objects())
