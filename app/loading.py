@@ -11,7 +11,7 @@ from app.errors import InvalidSetting, InvalidWeights
 from app.hub import is_hub_id, local_weights
 from app.known_answer import check_known_answer, has_known_answer
 from app.model.weights import load_reward_model
-from app.settings import Settings
+from app.settings import Settings, bound_kernel_caches
 from app.text.tokenization import load_tokenizer
 
 
@@ -21,6 +21,7 @@ def load_checked_engine(settings: Settings) -> Engine:
     Raises:
         InvalidWeights, InvalidSetting: one line that says what is wrong.
     """
+    bound_kernel_caches()
     folder = local_weights(settings.weights).absolute()  # `.` has no name of its own
     model = load_reward_model(
         folder,
