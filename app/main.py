@@ -6,6 +6,7 @@ right, trainers' requests wait for it, and other routes that need it answer 503.
 
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import cache, partial
@@ -36,7 +37,7 @@ from app.serving.batcher import Batcher
 from app.serving.metrics import Metrics
 from app.serving.queue import JobQueue
 from app.serving.service import ScoringService
-from app.settings import Settings
+from app.settings import Settings, inherited_descriptors
 from app.text.foreign_templates import own_format as own_format_of
 from app.text.turn_formats import Render as RenderText
 
@@ -161,7 +162,10 @@ def serve(settings: Settings, load: Callable[[Settings], Engine] = load_engine) 
         drain_delay=settings.drain_delay_seconds,
         drain_timeout=settings.drain_timeout_seconds,
     )
-    server.run()
+    inherited = [socket.socket(fileno=descriptor) for descriptor in inherited_descriptors()]
+    for port in inherited:
+        log.info("listening on %s, which stays open when this process ends", port.getsockname())
+    server.run(inherited or None)
     return server.failure
 
 

@@ -5,7 +5,7 @@ A wrong value stops the start with one line that names the setting, the value an
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from app.errors import InvalidSetting
 
 ENVIRONMENT_PREFIX = "ARMOSERVE_"
+FIRST_INHERITED = 3
 SECRET_SETTINGS = frozenset({"api_keys"})
 
 KEPT_KERNELS = "16"
@@ -184,6 +185,16 @@ def bound_kernel_caches() -> None:
     """
     for name in KERNEL_CACHES:
         os.environ.setdefault(name, KEPT_KERNELS)
+
+
+def inherited_descriptors() -> Sequence[int]:
+    """Return the listening sockets that whoever started this process opened for it; none where it opens its own.
+
+    That is systemd's socket activation, sd_listen_fds(3): LISTEN_PID is who is meant, LISTEN_FDS how many there are.
+    """
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return ()
+    return range(FIRST_INHERITED, FIRST_INHERITED + int(os.environ.get("LISTEN_FDS", "0")))
 
 
 def allowed_values(field: FieldInfo) -> str:

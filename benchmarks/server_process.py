@@ -15,27 +15,44 @@ from typing import Any
 import numpy as np
 
 START_SECONDS = 120.0
+PROBE_SECONDS = 5.0
+HAND_OVER = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
+"""What systemd's socket activation does between fork and exec."""
 
 
 @dataclass
 class WatchedServer:
-    """Starts, stops, and is asked over connections made by hand, which cost the one who measures little."""
+    """Starts, stops, and is asked over connections made by hand, which cost the one who measures little.
+
+    Its port stays open between two processes, as behind systemd's sockets, or else opens and closes with each.
+    """
 
     folder: Path
     settings: Sequence[str] = ()
-    port: int = 0
+    keeps_port: bool = False
     process: "subprocess.Popen[bytes] | None" = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = self.port or free.getsockname()[1]
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
+        self.port: int = self._listener.getsockname()[1]
+        if not self.keeps_port:
+            self._listener.close()
 
     async def start(self) -> None:
         """Start it, and return once it is ready."""
-        command = [sys.executable, "-m", "benchmarks.watched_server", str(self.folder / "lags")]
+        command = ["-m", "benchmarks.watched_server", str(self.folder / "lags")]
+        kept = [self._listener.fileno()] if self.keeps_port else []
+        hand_over = ["-c", HAND_OVER, str(kept[0])] if kept else []
         flags = ["--port", str(self.port), "--log-level", "warning", *self.settings]
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen([*command, *flags], stdout=log, stderr=log)  # noqa: S603
+            self.process = subprocess.Popen(  # noqa: S603
+                [sys.executable, *hand_over, *command, *flags], stdout=log, stderr=log, pass_fds=kept
+            )
         give_up = time.monotonic() + START_SECONDS
         while not await self._is_ready():
             if time.monotonic() > give_up or self.process.poll() is not None:
@@ -44,7 +61,7 @@ class WatchedServer:
 
     async def _is_ready(self) -> bool:
         try:
-            return (await self.ask("GET", "/readyz"))[0] == 200
+            return (await asyncio.wait_for(self.ask("GET", "/readyz"), PROBE_SECONDS))[0] == 200
         except OSError:
             return False
 

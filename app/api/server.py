@@ -66,6 +66,7 @@ class DrainingServer(uvicorn.Server):
         self._drain_delay = drain_delay
         self._drain_timeout = drain_timeout
         self._accept_until: float | None = None
+        self._is_port_ours = True
         state.on_fatal = self.fail
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -79,6 +80,7 @@ class DrainingServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         _allow_connections()
+        self._is_port_ours = not sockets
         try:
             await super().startup(sockets)
         except (SystemExit, UnicodeError) as ended:  # uvicorn logs what the system said, and wants to end with 3
@@ -108,8 +110,12 @@ class DrainingServer(uvicorn.Server):
             self._accept_until = time.monotonic() + ANSWERS_GO_OUT_SECONDS
 
     async def _close_port(self) -> None:
-        """Close the port and let in whoever stands before it: the kernel has accepted them, and would reset them."""
-        doorsteps = [socket.socket(fileno=os.dup(one.fileno())) for server in self.servers for one in server.sockets]
+        """Close the port and let in whoever stands before it: the kernel has accepted them, and would reset them.
+
+        Before a port that stays open they wait for the next process.
+        """
+        ports = [one for server in self.servers for one in server.sockets] if self._is_port_ours else []
+        doorsteps = [socket.socket(fileno=os.dup(one.fileno())) for one in ports]
         for server in self.servers:
             server.close()
         loop = asyncio.get_running_loop()

@@ -148,7 +148,7 @@ class TestLoading:
 def test_a_service_open_to_other_machines_says_so_once(
     settings: dict[str, str], warned: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(DrainingServer, "run", lambda self: None)
+    monkeypatch.setattr(DrainingServer, "run", lambda *_: None)
     assert serve(read_settings(settings), lambda _: FakeEngine().engine()) is None
     assert [record.levelname for record in caplog.records if "api_keys" in record.message] == ["WARNING"] * warned
 
