@@ -4,13 +4,15 @@
 
 A task asks to be woken every millisecond; how much later it is woken is what every caller waited, whatever held the
 loop or the interpreter. Lines of the file: when it was woken (monotonic seconds) and how late (seconds). Beside it, in
-LAGS_FILE.collections, the same of every garbage collection: when it ended and how long it took.
+LAGS_FILE.collections, the same of every garbage collection: when it ended and how long it took; and in LAGS_FILE.packs
+of every forward pass, with its tokens.
 """
 
 import asyncio
 import gc
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from socket import socket
 from typing import IO
@@ -18,8 +20,10 @@ from typing import IO
 from app.__main__ import end_process
 from app.api.logs import logging_to_stderr
 from app.api.server import DrainingServer
-from app.main import serve
-from app.settings import read_settings
+from app.engine import Engine
+from app.main import load_engine, serve
+from app.packing import Pack, PackOutput
+from app.settings import Settings, read_settings
 
 BEAT_SECONDS = 0.001
 
@@ -47,6 +51,20 @@ def _watch_collections(path: str) -> None:
     gc.callbacks.append(note)
 
 
+def _watched_engine(settings: Settings, path: str) -> Engine:
+    engine = load_engine(settings)
+    durations = Path(f"{path}.packs").open("a", encoding="utf-8", buffering=1)  # noqa: SIM115 - until the end
+
+    def forward(pack: Pack) -> PackOutput:
+        began = time.monotonic()
+        output = engine.forward(pack)
+        now = time.monotonic()
+        durations.write(f"{now:.6f} {now - began:.6f} {pack.num_tokens}\n")
+        return output
+
+    return replace(engine, forward=forward)
+
+
 def main() -> int:
     """Serve until a signal."""
     flags = dict(zip(sys.argv[2::2], sys.argv[3::2], strict=True))
@@ -65,7 +83,7 @@ def main() -> int:
             await start(self, sockets)
 
         DrainingServer.startup = watched_startup  # type: ignore[method-assign]
-        failure = serve(settings)
+        failure = serve(settings, lambda settings: _watched_engine(settings, sys.argv[1]))
     return 0 if failure is None else 1
 
 
