@@ -4,13 +4,15 @@
       segment 0   segment 1     segment 2    segment 3  segment 4
 
 A token sees the earlier tokens of its own segment and all of its segment's prefix; a response's positions
-continue its prefix's. Nothing here knows what a token means or what computes the pack.
+continue its prefix's. What was computed of a prefix before is not laid out again: its segments carry it. Nothing here
+knows what a token means, what computes the pack or what is remembered of it.
 
 T packed tokens · P prompts (distinct prefixes) · R responses · K objectives · C intensity classes of a head
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,19 +20,34 @@ from numpy.typing import NDArray
 from app.domain import FloatArray, Prefix, Readout, TokenizedConversation
 
 IndexArray = NDArray[np.int64]
+NOT_IN_PACK = -1
+"""The gating index of a prompt whose gating token was computed before."""
+
+
+class CachedPrefix(Protocol):
+    """What is remembered of the beginning of a prefix; stays valid for whoever holds it."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Of the beginning; where that holds the gating token, what the heads read there is remembered too."""
+
+
+Recall: TypeAlias = Callable[[Prefix], CachedPrefix]
+"""Tells what is remembered of a prefix; where that is nothing, a beginning of 0 tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A run of packed tokens `start … stop`, and the prefix `prefix_start … prefix_stop` it also sees.
+    """A run of packed tokens `start … stop`, and what it also sees: first what is cached, then a run of the pack.
 
-    A prefix segment sees only itself: its own prefix is empty.
+    A prefix segment sees no other run of the pack; only what is cached of its own beginning.
     """
 
     start: int
     stop: int
     prefix_start: int = 0
     prefix_stop: int = 0
+    cached: CachedPrefix | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -38,7 +55,12 @@ class Segment:
 
     @property
     def num_prefix_tokens(self) -> int:
-        return self.prefix_stop - self.prefix_start
+        """Of all that it sees beside itself."""
+        return self.num_cached_tokens + self.prefix_stop - self.prefix_start
+
+    @property
+    def num_cached_tokens(self) -> int:
+        return 0 if self.cached is None else self.cached.num_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +75,10 @@ class Pack:
     prefix_of_response_R: IndexArray
     prefix_tokens_P: IndexArray
     response_tokens_R: IndexArray
+    prefix_runs_P: tuple[tuple[int, int], ...]
+    """Where the pack holds what is computed of each prefix; an empty run where all of it is cached."""
+    cached_P: tuple[CachedPrefix | None, ...]
+    """What is remembered of each prefix; None where nobody remembers."""
 
     @property
     def num_tokens(self) -> int:
@@ -66,6 +92,15 @@ class Pack:
     def num_logical_tokens(self) -> int:
         """Tokens of all conversations as if nothing were shared; T is at most that."""
         return int(self.response_tokens_R.sum() + self.prefix_tokens_P[self.prefix_of_response_R].sum())
+
+    @property
+    def computed_prefix_tokens_P(self) -> IndexArray:
+        return np.asarray([stop - start for start, stop in self.prefix_runs_P], dtype=np.int64)
+
+    @property
+    def num_cached_tokens(self) -> int:
+        """Tokens of prefixes that need not be computed, each prefix once."""
+        return int((self.prefix_tokens_P - self.computed_prefix_tokens_P).sum())
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,19 +147,22 @@ class PackOutput:
 class PackBuilder:
     """Collect conversations up to a token budget, then lay them out."""
 
-    def __init__(self, token_budget: int) -> None:
+    def __init__(self, token_budget: int, recall: Recall | None = None) -> None:
+        """`recall` tells what need not be computed of a prefix; it is asked once for each."""
         self.token_budget = token_budget
         self.num_tokens = 0
         self.num_responses = 0
+        self._recall = recall
+        self._recalled: dict[Prefix, CachedPrefix] = {}
         self._groups: dict[Prefix, list[tuple[int, tuple[int, ...]]]] = {}
 
     def cost_tokens(self, conversation: TokenizedConversation) -> int:
-        """Return how many tokens the pack would grow by: the response, and the prefix unless it is there."""
+        """Return how many tokens the pack would grow by: the response, and what must be computed of its prefix."""
         return len(conversation.response_ids) + self.prefix_cost_tokens(conversation.prefix)
 
     def prefix_cost_tokens(self, prefix: Prefix) -> int:
         """Return how many tokens the pack would grow by if it had to hold this prefix: none where it does."""
-        return 0 if prefix in self._groups else len(prefix)
+        return 0 if prefix in self._groups else len(prefix) - self._num_cached_tokens(prefix)
 
     def try_add(self, conversation: TokenizedConversation) -> bool:
         """Add the conversation if it fits the budget; say whether it did."""
@@ -132,8 +170,7 @@ class PackBuilder:
 
     def fill(self, prefix: Prefix, responses: Sequence[tuple[int, ...]]) -> list[int]:
         """Add those responses to one prefix that fit the budget, in order; return their indices."""
-        group = self._groups.get(prefix)
-        num_tokens = self.num_tokens + (len(prefix) if group is None else 0)
+        num_tokens = self.num_tokens + self.prefix_cost_tokens(prefix)
         added = []
         for index, response_ids in enumerate(responses):
             if num_tokens + len(response_ids) <= self.token_budget:
@@ -154,38 +191,74 @@ class PackBuilder:
         """
         if not self._groups:
             raise ValueError("an empty pack cannot be built")
-        token_ids: list[int] = []
-        positions: list[IndexArray] = []
-        segments: list[Segment] = []
-        gating_indices: list[int] = []
-        reward_indices = np.zeros(self.num_responses, dtype=np.int64)
-        response_tokens = np.zeros(self.num_responses, dtype=np.int64)
-        prefix_of_response = np.zeros(self.num_responses, dtype=np.int64)
-        for prompt, (shared, responses) in enumerate(self._groups.items()):
-            prefix_ids = shared.ids
-            prefix = Segment(len(token_ids), len(token_ids) + len(prefix_ids))
-            token_ids.extend(prefix_ids)
-            positions.append(np.arange(len(prefix_ids)))
-            segments.append(prefix)
-            gating_indices.append(prefix.start + shared.gating_index)
-            for slot, response_ids in responses:
-                start = len(token_ids)
-                token_ids.extend(response_ids)
-                positions.append(np.arange(len(prefix_ids), len(prefix_ids) + len(response_ids)))
-                segments.append(Segment(start, len(token_ids), prefix.start, prefix.stop))
-                reward_indices[slot] = len(token_ids) - 1
-                response_tokens[slot] = len(response_ids)
-                prefix_of_response[slot] = prompt
-        return Pack(
-            token_ids_T=np.asarray(token_ids, dtype=np.int64),
-            position_ids_T=np.concatenate(positions),
-            segments=tuple(segments),
-            gating_indices_P=np.asarray(gating_indices, dtype=np.int64),
-            reward_indices_R=reward_indices,
-            prefix_of_response_R=prefix_of_response,
-            prefix_tokens_P=np.asarray([len(prefix) for prefix in self._groups], dtype=np.int64),
-            response_tokens_R=response_tokens,
+        layout = _Layout(self.num_responses)
+        for prefix, responses in self._groups.items():
+            layout.add(prefix, responses, self._recalled.get(prefix))
+        return layout.pack()
+
+    def _num_cached_tokens(self, prefix: Prefix) -> int:
+        if self._recall is None:
+            return 0
+        if prefix not in self._recalled:
+            self._recalled[prefix] = self._recall(prefix)
+        return self._recalled[prefix].num_tokens
+
+
+class _Layout:
+    """A pack in the making."""
+
+    def __init__(self, num_responses: int) -> None:
+        self.token_ids: list[int] = []
+        self.positions: list[IndexArray] = []
+        self.segments: list[Segment] = []
+        self.gating_indices: list[int] = []
+        self.prefix_tokens: list[int] = []
+        self.prefix_runs: list[tuple[int, int]] = []
+        self.cached: list[CachedPrefix | None] = []
+        self.reward_indices_R, self.response_tokens_R, self.prefix_of_response_R = (
+            np.zeros(num_responses, dtype=np.int64) for _ in range(3)
         )
+
+    def add(
+        self, prefix: Prefix, responses: Sequence[tuple[int, tuple[int, ...]]], cached: CachedPrefix | None
+    ) -> None:
+        """Lay out what must be computed of a prefix, then its responses, each with its place among all responses."""
+        num_cached = 0 if cached is None else cached.num_tokens
+        seen = cached if num_cached else None
+        start = len(self.token_ids)
+        run = (start, start + len(prefix) - num_cached)
+        if num_cached < len(prefix):
+            self._add_segment(prefix.ids[num_cached:], num_cached, Segment(*run, cached=seen))
+        for place, response_ids in responses:
+            own = len(self.token_ids)
+            self._add_segment(response_ids, len(prefix), Segment(own, own + len(response_ids), *run, seen))
+            self.reward_indices_R[place] = len(self.token_ids) - 1
+            self.response_tokens_R[place] = len(response_ids)
+            self.prefix_of_response_R[place] = len(self.prefix_runs)
+        is_laid_out = prefix.gating_index >= num_cached
+        self.gating_indices.append(start + prefix.gating_index - num_cached if is_laid_out else NOT_IN_PACK)
+        self.prefix_tokens.append(len(prefix))
+        self.prefix_runs.append(run)
+        self.cached.append(cached)
+
+    def pack(self) -> Pack:
+        return Pack(
+            token_ids_T=np.asarray(self.token_ids, dtype=np.int64),
+            position_ids_T=np.concatenate(self.positions),
+            segments=tuple(self.segments),
+            gating_indices_P=np.asarray(self.gating_indices, dtype=np.int64),
+            reward_indices_R=self.reward_indices_R,
+            prefix_of_response_R=self.prefix_of_response_R,
+            prefix_tokens_P=np.asarray(self.prefix_tokens, dtype=np.int64),
+            response_tokens_R=self.response_tokens_R,
+            prefix_runs_P=tuple(self.prefix_runs),
+            cached_P=tuple(self.cached),
+        )
+
+    def _add_segment(self, token_ids: tuple[int, ...], position: int, segment: Segment) -> None:
+        self.token_ids.extend(token_ids)
+        self.positions.append(np.arange(position, position + len(token_ids)))
+        self.segments.append(segment)
 
 
 def builder_of(conversations: Sequence[TokenizedConversation]) -> PackBuilder:

@@ -3,23 +3,30 @@
     [ prefix A | response A1 | response A2 ]        A1 sees prefix A and itself; A2 sees prefix A and itself
 
 Registered with the transformers attention interface, so any decoder that goes through it can be packed. Each
-segment attends to its own keys and its prefix's, causal and bottom-right aligned. Half precision on CUDA takes one
-`varlen_attn` over gathered keys; everything else one scaled-dot-product call per segment. Knows no weights.
+segment attends to its own keys and its prefix's, causal and bottom-right aligned; those that are cached come before
+those of the pack. Half precision on CUDA takes one `varlen_attn` over gathered keys; everything else one
+scaled-dot-product call per segment. Knows no weights.
 
 T packed tokens · S keys of one segment · Q queries of one segment · N query heads · M key heads · E head size
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any, Final, cast
+from itertools import accumulate
+from typing import Any, Final, TypeAlias, cast
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from app.model.prefix_cache import RecalledPrefix, States
 from app.packing import Segment
+
+Span: TypeAlias = tuple[int, int]
+CachedStates: TypeAlias = Callable[[RecalledPrefix], list[torch.Tensor]]
+"""The keys, or the values, of one layer that a cached prefix brings, in the order of their tokens."""
 
 ATTENTION_NAME: Final = "armoserve_packed"
 
@@ -27,9 +34,16 @@ ATTENTION_NAME: Final = "armoserve_packed"
 class AttentionLayout:
     """Which packed tokens see which, on one device: built once per forward, read by every layer."""
 
-    def __init__(self, segments: tuple[Segment, ...], device: torch.device) -> None:
+    def __init__(self, segments: tuple[Segment, ...], device: torch.device, keep: Sequence[Span] = ()) -> None:
+        """`keep` are the runs of the pack whose keys and values are to be kept, to be cached.
+
+        Tokens after the last segment are padding: they see nothing, and nothing sees them.
+        """
         self.segments = segments
         self.device = device
+        self.kept: list[list[States]] = [[] for _ in keep]
+        """Per run to keep, its states per layer, as views."""
+        self._keep = keep
         self._spans = [(segment.start, segment.stop) for segment in segments]
         self._masks: dict[tuple[int, int, int | None], torch.Tensor] = {}
         self._gathered: GatheredKeys | None = None
@@ -39,18 +53,26 @@ class AttentionLayout:
 
         The gradient of a slice would be as large as the whole, zero but for the slice, for every segment.
         """
-        return torch.split(states_1MTE, [stop - start for start, stop in self._spans], dim=2)
+        num_tokens = self.segments[-1].stop
+        return torch.split(states_1MTE[:, :, :num_tokens], [stop - start for start, stop in self._spans], dim=2)
 
-    def visible(self, states_1MTE: torch.Tensor) -> list[torch.Tensor]:
-        """Return the states that each segment sees: its prefix's and its own."""
+    def visible(self, states_1MTE: torch.Tensor, cached: CachedStates) -> list[torch.Tensor]:
+        """Return the states that each segment sees: what is cached for it, its prefix's in the pack, and its own."""
         pieces = dict(zip(self._spans, self.own(states_1MTE), strict=True))
         seen = list(pieces.values())
         for number, segment in enumerate(self.segments):
-            if segment.num_prefix_tokens:
+            before = [] if segment.cached is None else cached(cast("RecalledPrefix", segment.cached))
+            if segment.prefix_start < segment.prefix_stop:
                 span = (segment.prefix_start, segment.prefix_stop)
-                prefix = pieces[span] if span in pieces else states_1MTE[:, :, slice(*span)]
-                seen[number] = torch.cat((prefix, pieces[self._spans[number]]), dim=2)
+                before = [*before, pieces[span] if span in pieces else states_1MTE[:, :, slice(*span)]]
+            if before:
+                seen[number] = torch.cat((*before, pieces[self._spans[number]]), dim=2)
         return seen
+
+    def keep(self, key_1MTE: torch.Tensor, value_1MTE: torch.Tensor) -> None:
+        """Keep one layer's states of the runs that are to be kept; called once a layer, in their order."""
+        for kept, (start, stop) in zip(self.kept, self._keep, strict=True):
+            kept.append((key_1MTE[:, :, start:stop].clone(), value_1MTE[:, :, start:stop].clone()))
 
     def mask_QS(self, segment: Segment, window: int | None) -> torch.Tensor:
         """Return the boolean mask of one segment: True where a query sees a key."""
@@ -72,20 +94,38 @@ class AttentionLayout:
 
 
 class GatheredKeys:
-    """The segments as `varlen_attn` wants them: key indices (prefix, then own) and cumulative lengths."""
+    """The segments as `varlen_attn` wants them: key indices (cached, prefix, own) and cumulative lengths.
+
+    Indices count through what is cached, each cached prefix once, and on through the pack.
+    """
 
     def __init__(self, segments: tuple[Segment, ...], device: torch.device) -> None:
+        cached = [cast("RecalledPrefix", segment.cached) for segment in segments if segment.cached is not None]
+        self.cached = list({id(one): one for one in cached}.values())
+        ends = list(accumulate((one.num_tokens for one in self.cached), initial=0))
+        first = {id(one): start for one, start in zip(self.cached, ends, strict=False)}
         spans = [
             span
             for s in segments
-            for span in (torch.arange(s.prefix_start, s.prefix_stop), torch.arange(s.start, s.stop))
+            for span in (
+                _span(first.get(id(s.cached), 0), s.num_cached_tokens),
+                _span(ends[-1] + s.prefix_start, s.prefix_stop - s.prefix_start),
+                _span(ends[-1] + s.start, s.num_tokens),
+            )
         ]
         query_lengths = [segment.num_tokens for segment in segments]
         key_lengths = [segment.num_prefix_tokens + segment.num_tokens for segment in segments]
         self.indices = torch.cat(spans).to(device, non_blocking=True)
         self.query_starts = _cumulative(query_lengths).to(device, non_blocking=True)
         self.key_starts = _cumulative(key_lengths).to(device, non_blocking=True)
+        self.num_queries = segments[-1].stop
         self.longest_query, self.longest_key = max(query_lengths), max(key_lengths)
+
+    def gather(self, states_1MTE: torch.Tensor, cached: CachedStates) -> torch.Tensor:
+        """Return the states that each segment sees, one after the other, (S, M, E)."""
+        pieces = [piece for one in self.cached for piece in cached(one)]
+        everything_1MTE = torch.cat((*pieces, states_1MTE), dim=2) if pieces else states_1MTE
+        return everything_1MTE[0].transpose(0, 1)[self.indices]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +144,7 @@ class AttentionRule:
 
 
 def packed_attention(
-    module: torch.nn.Module,  # noqa: ARG001
+    module: torch.nn.Module,
     query_1NTE: torch.Tensor,
     key_1MTE: torch.Tensor,
     value_1MTE: torch.Tensor,
@@ -129,17 +169,21 @@ def packed_attention(
     if query_1NTE.is_cuda and torch.is_autocast_enabled("cuda"):
         half_type = torch.get_autocast_dtype("cuda")
         query_1NTE, key_1MTE, value_1MTE = (each.to(half_type) for each in (query_1NTE, key_1MTE, value_1MTE))
+    layer: int = getattr(module, "layer_idx", 0)
+    layout.keep(key_1MTE, value_1MTE)
+    num_padding = query_1NTE.shape[2] - layout.segments[-1].stop
     half = query_1NTE.dtype in (torch.bfloat16, torch.float16)
     if query_1NTE.is_cuda and half and rule.softcap is None:
-        return _gathered_attention(query_1NTE, key_1MTE, value_1MTE, layout.gathered(), rule), None
-    by_segment = zip(
-        layout.own(query_1NTE), layout.visible(key_1MTE), layout.visible(value_1MTE), layout.segments, strict=True
-    )
+        output_1TNE = _gathered_attention((query_1NTE, key_1MTE, value_1MTE), layout.gathered(), rule, layer)
+        return _padded(output_1TNE, num_padding), None
+    keys = layout.visible(key_1MTE, lambda cached: cached.keys(layer))
+    values = layout.visible(value_1MTE, lambda cached: cached.values(layer))
+    by_segment = zip(layout.own(query_1NTE), keys, values, layout.segments, strict=True)
     outputs = [
         _segment_attention(query_1NQE, key_1MSE, value_1MSE, segment, layout, rule)
         for query_1NQE, key_1MSE, value_1MSE, segment in by_segment
     ]
-    return torch.cat(outputs, dim=2).transpose(1, 2), None
+    return _padded(torch.cat(outputs, dim=2).transpose(1, 2), num_padding), None
 
 
 def register() -> None:
@@ -187,16 +231,13 @@ def _soft_capped(
 
 
 def _gathered_attention(
-    query_1NTE: torch.Tensor,
-    key_1MTE: torch.Tensor,
-    value_1MTE: torch.Tensor,
-    keys: GatheredKeys,
-    rule: AttentionRule,
+    states: tuple[torch.Tensor, torch.Tensor, torch.Tensor], keys: GatheredKeys, rule: AttentionRule, layer: int = 0
 ) -> torch.Tensor:
+    query_1NTE, key_1MTE, value_1MTE = states
     output_TNE: torch.Tensor = _varlen_attention()(
-        query_1NTE[0].transpose(0, 1).contiguous(),
-        key_1MTE[0].transpose(0, 1)[keys.indices],
-        value_1MTE[0].transpose(0, 1)[keys.indices],
+        query_1NTE[0, :, : keys.num_queries].transpose(0, 1).contiguous(),
+        keys.gather(key_1MTE, lambda cached: cached.keys(layer)),
+        keys.gather(value_1MTE, lambda cached: cached.values(layer)),
         keys.query_starts,
         keys.key_starts,
         keys.longest_query,
@@ -214,6 +255,14 @@ def _varlen_attention() -> Callable[..., Any]:
 
     asks = "enable_gqa" in inspect.signature(varlen_attn).parameters
     return partial(varlen_attn, enable_gqa=True) if asks else varlen_attn
+
+
+def _padded(output_1TNE: torch.Tensor, num_padding: int) -> torch.Tensor:
+    return pad(output_1TNE, (0, 0, 0, 0, 0, num_padding)) if num_padding else output_1TNE
+
+
+def _span(start: int, length: int) -> torch.Tensor:
+    return torch.arange(start, start + length)
 
 
 def _cumulative(lengths: list[int]) -> torch.Tensor:

@@ -43,14 +43,21 @@ class Backbone(nn.Module):
         return self.decoder.config
 
     def forward(
-        self, token_ids_T: torch.Tensor, position_ids_T: torch.Tensor, segments: tuple[Segment, ...]
+        self,
+        token_ids_T: torch.Tensor,
+        position_ids_T: torch.Tensor,
+        segments: tuple[Segment, ...],
+        layout: attention.AttentionLayout | None = None,
     ) -> torch.Tensor:
-        """Return the last layer's hidden states after the final norm, (T, D), for the tokens of one pack."""
+        """Return the last layer's hidden states after the final norm, (T, D), for the tokens of one pack.
+
+        A `layout` of these segments may keep keys and values on the way.
+        """
         output = self.decoder(
             input_ids=token_ids_T[None],
             position_ids=position_ids_T[None],
             use_cache=False,
-            layout=attention.AttentionLayout(segments, token_ids_T.device),
+            layout=layout or attention.AttentionLayout(segments, token_ids_T.device),
         )
         hidden_TD: torch.Tensor = output.last_hidden_state[0]
         return hidden_TD

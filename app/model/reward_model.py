@@ -5,18 +5,22 @@ Tensors end here: what `forward` returns is numpy.
 T packed tokens · P prompts · R responses · D hidden size · K objectives · C intensity classes of a head
 """
 
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 import torch
 
-from app.domain import FloatArray, ModelInfo
+from app.domain import ModelInfo
 from app.errors import DeviceOutOfMemory, DevicePoisoned, InferenceFailed
-from app.model.armorm import ArmoHead
+from app.model.armorm import ArmoHead, HeadOutput
+from app.model.attention import AttentionLayout
 from app.model.backbone import Backbone
+from app.model.batch_invariance import padded, read_in_rows
 from app.model.manifest import Manifest
 from app.model.moslim import IntensityHeads
-from app.packing import IndexArray, Pack, PackOutput
+from app.model.prefix_cache import PrefixCache, RecalledPrefix
+from app.model.staging import to_device, to_host
+from app.packing import NOT_IN_PACK, Pack, PackOutput
 
 CPU_OUT_OF_MEMORY: Final = "DefaultCPUAllocator"
 
@@ -37,6 +41,10 @@ class RewardModel:
         self.backbone = backbone
         self.head = head
         self.intensity_heads = intensity_heads
+        self.prefix_cache: PrefixCache | None = None
+        """What is kept of prompts; set once the weights are known to be right."""
+        self.invariant_pack_tokens: int | None = None
+        """The one length that every pack is padded to, where answers must not depend on their company by a bit."""
         self.device = next(head.parameters()).device
 
     @property
@@ -56,6 +64,8 @@ class RewardModel:
         try:
             return self._forward(pack)
         except torch.OutOfMemoryError as error:
+            if self.prefix_cache is not None:
+                self.prefix_cache.clear()
             torch.cuda.empty_cache()
             raise DeviceOutOfMemory("the pack does not fit into the device's memory") from error
         except RuntimeError as error:
@@ -74,32 +84,61 @@ class RewardModel:
     @torch.inference_mode()
     def features(self, pack: Pack) -> tuple[torch.Tensor, torch.Tensor]:
         """Return f(x⊕y) per response, (R, D), and f(x) per prompt, (P, D), in float32 on the device."""
-        hidden_TD = self.backbone(self._tensor(pack.token_ids_T), self._tensor(pack.position_ids_T), pack.segments)
-        features_RD = hidden_TD[self._tensor(pack.reward_indices_R)].float()
-        prompt_features_PD = hidden_TD[self._tensor(pack.gating_indices_P)].float()
+        features_RD, prompt_features_PD, _ = self._read(pack)
         return features_RD, prompt_features_PD
 
     @torch.inference_mode()
     def _forward(self, pack: Pack) -> PackOutput:
-        features_RD, prompt_features_PD = self.features(pack)
-        output = self.head.readout(features_RD, prompt_features_PD, self._tensor(pack.prefix_of_response_R))
-        intensities = {} if self.intensity_heads is None else self.intensity_heads.probabilities(features_RD)
+        if self.invariant_pack_tokens is None:
+            output, intensities = self._heads(*self._read(pack))
+        else:
+            output, intensities = read_in_rows(self._heads, *self._read(pack))
+        optional = {
+            "gating_PK": output.gating_PK,
+            "coefficients_PK": output.coefficients_PK,
+            "scores_R": output.scores_R,
+        }
+        present = {name: tensor for name, tensor in optional.items() if tensor is not None}
+        rewards_RK, *arrays = to_host([output.rewards_RK, *present.values(), *intensities.values()])
         return PackOutput(
-            rewards_RK=_numpy(output.rewards_RK),
+            rewards_RK=rewards_RK,
             prefix_of_response_R=pack.prefix_of_response_R,
-            gating_PK=None if output.gating_PK is None else _numpy(output.gating_PK),
-            coefficients_PK=None if output.coefficients_PK is None else _numpy(output.coefficients_PK),
-            scores_R=None if output.scores_R is None else _numpy(output.scores_R),
-            intensities={name: _numpy(values_RC) for name, values_RC in intensities.items()},
+            **dict(zip(present, arrays[: len(present)], strict=True)),
+            intensities=dict(zip(intensities, arrays[len(present) :], strict=True)),
         )
 
-    def _tensor(self, indices: IndexArray) -> torch.Tensor:
-        return torch.from_numpy(indices).to(self.device, non_blocking=True)
+    def _read(self, pack: Pack) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Run the backbone; return the features of responses and prompts, and which prompt is whose."""
+        token_ids, position_ids = pack.token_ids_T, pack.position_ids_T
+        if (num_tokens := self.invariant_pack_tokens) is not None:
+            token_ids, position_ids = padded(token_ids, num_tokens), padded(position_ids, num_tokens)
+        gating_indices = np.maximum(pack.gating_indices_P, 0)
+        token_ids_T, position_ids_T, reward_indices_R, gating_indices_P, prefix_of_response_R = to_device(
+            [token_ids, position_ids, pack.reward_indices_R, gating_indices, pack.prefix_of_response_R], self.device
+        )
+        fresh = [] if self.prefix_cache is None else _fresh_prefixes(pack)
+        layout = AttentionLayout(pack.segments, self.device, [span for _, _, span in fresh])
+        hidden_TD = self.backbone(token_ids_T, position_ids_T, pack.segments, layout)
+        features_RD = hidden_TD[reward_indices_R].float()
+        prompt_features_PD = hidden_TD[gating_indices_P].float()
+        for prompt, gating_index in enumerate(pack.gating_indices_P.tolist()):
+            if gating_index == NOT_IN_PACK:
+                prompt_features_PD[prompt] = cast("RecalledPrefix", pack.cached_P[prompt]).gating_hidden_D
+        for (prompt, recalled, _), states in zip(fresh, layout.kept, strict=True):
+            cast("PrefixCache", self.prefix_cache).store(recalled, states, prompt_features_PD[prompt])
+        return features_RD, prompt_features_PD, prefix_of_response_R
+
+    def _heads(
+        self, features_RD: torch.Tensor, prompt_features_PD: torch.Tensor, prefix_of_response_R: torch.Tensor
+    ) -> tuple[HeadOutput, dict[str, torch.Tensor]]:
+        intensities = {} if self.intensity_heads is None else self.intensity_heads.probabilities(features_RD)
+        return self.head.readout(features_RD, prompt_features_PD, prefix_of_response_R), intensities
 
 
-def _numpy(values: torch.Tensor) -> FloatArray:
-    array: FloatArray = values.float().cpu().numpy()
-    return np.ascontiguousarray(array)
+def _fresh_prefixes(pack: Pack) -> list[tuple[int, RecalledPrefix, tuple[int, int]]]:
+    """Return the prompts whose rest is computed here and worth keeping: row, what was recalled of it, its run."""
+    rows = enumerate(zip(pack.cached_P, pack.prefix_runs_P, strict=True))
+    return [(row, cast("RecalledPrefix", cached), run) for row, (cached, run) in rows if cached and run[0] < run[1]]
 
 
 def _translated(error: RuntimeError) -> InferenceFailed:

@@ -55,7 +55,7 @@ def test_the_gathered_path_equals_the_path_by_segment(monkeypatch, states, windo
     monkeypatch.setattr(attention, "_varlen_attention", lambda: plain_varlen)
     layout = AttentionLayout(SEGMENTS, torch.device("cpu"))
     rule = AttentionRule(scaling=0.3, window=window, softcap=None)
-    gathered = attention._gathered_attention(*states, layout.gathered(), rule)
+    gathered = attention._gathered_attention(states, layout.gathered(), rule)
     options = {"layout": layout, "scaling": 0.3, "sliding_window": window}
     by_segment, _ = packed_attention(torch.nn.Identity(), *states, None, **options)
     torch.testing.assert_close(gathered, by_segment, rtol=1e-5, atol=1e-6)
@@ -66,7 +66,7 @@ def test_a_key_too_many_is_noticed(monkeypatch, states) -> None:
     leaking = (*SEGMENTS[:2], Segment(9, 10, 0, 6), *SEGMENTS[3:])
     layouts = [AttentionLayout(segments, torch.device("cpu")) for segments in (SEGMENTS, leaking)]
     rule = AttentionRule(scaling=0.3, window=None, softcap=None)
-    right, wrong = (attention._gathered_attention(*states, layout.gathered(), rule) for layout in layouts)
+    right, wrong = (attention._gathered_attention(states, layout.gathered(), rule) for layout in layouts)
     assert (right[:, 9] - wrong[:, 9]).abs().max() > 1e-2
     torch.testing.assert_close(right[:, :9], wrong[:, :9])
 
