@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from app.canary import Encode, Forward
 from app.domain import Item, ModelInfo, Truncation
+from app.packing import PrefixMemory
 
 if TYPE_CHECKING:
     from app.text.conversation_tokenizer import RenderedItem
@@ -25,3 +26,5 @@ class Engine:
     render: Render
     memory: Callable[[], Mapping[str, float]] = dict
     """Kind of device memory → bytes; empty where the device has none of its own."""
+    prefix_memory: PrefixMemory | None = None
+    """What the model remembers of prompts, for packs to leave out."""

@@ -10,6 +10,8 @@ from app.engine import Engine
 from app.errors import InvalidSetting, InvalidWeights
 from app.hub import is_hub_id, local_weights
 from app.known_answer import check_known_answer, has_known_answer
+from app.model.prefix_cache import PrefixCache, default_budget_bytes
+from app.model.reward_model import RewardModel
 from app.model.weights import load_reward_model
 from app.settings import Settings, bound_kernel_caches
 from app.text.tokenization import load_tokenizer
@@ -55,6 +57,7 @@ def load_checked_engine(settings: Settings) -> Engine:
     # Known answers are longer than a tight limit and may spell special tokens: they are checked without either.
     engine = Engine(info, tokenizer.encode, tokenizer.encode, model.forward, tokenizer.render)
     check_engine(engine, folder, has_own_heads=settings.moslim_weights is None)
+    _prepare(model, settings)
     lenient = replace(tokenizer, max_conversation_tokens=limit, policy="neutralise")
     served = replace(lenient, policy=settings.special_tokens)
     # What was imported and loaded stays for good, and a full collection that walks all of it stops every thread for
@@ -62,7 +65,9 @@ def load_checked_engine(settings: Settings) -> Engine:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*COLLECT_AFTER)
-    return Engine(info, served.encode, lenient.encode, model.forward, served.render, model.memory_bytes)
+    return Engine(
+        info, served.encode, lenient.encode, model.forward, served.render, model.memory_bytes, model.prefix_cache
+    )
 
 
 def check_engine(engine: Engine, folder: Path, *, has_own_heads: bool = True) -> None:
@@ -79,6 +84,17 @@ def check_engine(engine: Engine, folder: Path, *, has_own_heads: bool = True) ->
         check_canary(known, engine.encode, engine.forward, engine.info.dtype, engine.info.objective_names)
     if has_known_answer(engine.info):
         check_known_answer(engine.info, engine.encode, engine.forward)
+
+
+def _prepare(model: RewardModel, settings: Settings) -> None:
+    """Let checked weights serve: only what they say of one length, and with what they said of prompts before."""
+    if settings.batch_invariant:
+        model.invariant_pack_tokens = settings.max_pack_tokens
+    budget_bytes = settings.prefix_cache_bytes
+    if budget_bytes is None:
+        budget_bytes = default_budget_bytes(model.device)
+    if budget_bytes:
+        model.prefix_cache = PrefixCache(budget_bytes, whole_prompts_only=settings.batch_invariant)
 
 
 def _conversation_limit(settings: Settings, info: ModelInfo) -> int:

@@ -81,6 +81,7 @@ async def start_model(
         max_pack_tokens=settings.max_pack_tokens,
         max_queued_tokens=settings.max_queued_tokens,
         max_wait_seconds=settings.max_wait_seconds,
+        recall=None if engine.prefix_memory is None else engine.prefix_memory.find,
     )
     batcher = Batcher(
         queue,
@@ -92,6 +93,7 @@ async def start_model(
     )
     service = ScoringService(engine.encode, queue, batcher, metrics)
     metrics.watch_device_memory(engine.memory)
+    metrics.watch_prefix_cache(engine.prefix_memory)
     await service.start()
     own_format = cache(partial(own_format_of, _text_renderer(engine)))
     return ServedModel(

@@ -32,8 +32,22 @@ class CachedPrefix(Protocol):
         """Of the beginning; where that holds the gating token, what the heads read there is remembered too."""
 
 
+class PrefixMemory(Protocol):
+    """What remembers prefixes."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens remembered now."""
+
+    @property
+    def num_evictions(self) -> int:
+        """Runs of tokens dropped so far."""
+
+    def find(self, prefix: Prefix) -> CachedPrefix:
+        """Return what is remembered of a prefix; where that is nothing, a beginning of 0 tokens."""
+
+
 Recall: TypeAlias = Callable[[Prefix], CachedPrefix]
-"""Tells what is remembered of a prefix; where that is nothing, a beginning of 0 tokens."""
 
 
 @dataclass(frozen=True, slots=True)

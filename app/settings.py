@@ -90,6 +90,18 @@ class Settings(BaseSettings):
     )
     max_body_bytes: PositiveInt = setting(32 * 2**20, "largest request body", "a whole number above 0")
     max_items: PositiveInt = setting(4096, "most items of one request", "a whole number above 0")
+    prefix_cache_bytes: Annotated[int, Field(ge=0)] | None = setting(
+        None,
+        "memory for the keys and values of prompts seen before; unset: 256 MiB on the CPU, a third of what is free "
+        "on CUDA; 0: none",
+        "a whole number from 0",
+    )
+    batch_invariant: bool = setting(
+        default=False,
+        description="whether an answer is the same to the last bit in any company; every forward pass then costs as "
+        "much as one of max_pack_tokens",
+        allowed="true, false",
+    )
     special_tokens: Literal["neutralise", "reject"] = setting(
         "neutralise",
         "content that spells a special token: read as plain text, or refused (native routes)",

@@ -36,7 +36,8 @@ def read_in_rows(
     missing = -num_responses % ROWS
     pairs = pad(features_RD, (0, 0, 0, missing)), pad(prompt_features_PD[prefix_of_response_R], (0, 0, 0, missing))
     rows = torch.arange(ROWS, device=features_RD.device)
-    parts = [read(*chunk, rows) for chunk in zip(*(torch.split(each, ROWS) for each in pairs), strict=True)]
+    chunks = zip(*(torch.split(each, ROWS) for each in pairs), strict=True)
+    parts = [read(responses, prompts, rows) for responses, prompts in chunks]
     first_P = _first_response_of_each(prefix_of_response_R, len(prompt_features_PD))
 
     def joined(pieces: list[torch.Tensor]) -> torch.Tensor:

@@ -26,6 +26,11 @@ LEAST_SHARED_TOKENS = 16
 """A shorter beginning, such as a template's header, costs more to fetch than to compute."""
 
 
+CPU_BUDGET_BYTES = 256 * 2**20
+FREE_SHARE = 1 / 3
+"""Of a GPU's memory once the weights are there: the rest is for the forward passes."""
+
+
 @dataclass(frozen=True, slots=True)
 class RecalledPrefix:
     """The beginning of a prompt as the cache had it when asked; what is dropped from the cache stays valid here."""
@@ -189,6 +194,13 @@ class PrefixCache:
             oldest = next(iter(self._by_use))
             self.num_evictions += 1
             self._forget(oldest)
+
+
+def default_budget_bytes(device: torch.device) -> int:
+    """Return how many bytes to remember prompts in where nobody has said."""
+    if device.type != "cuda":
+        return CPU_BUDGET_BYTES
+    return int(torch.cuda.mem_get_info(device)[0] * FREE_SHARE)
 
 
 def _gating(path: Sequence[_Node], gating_index: int) -> torch.Tensor | None:

@@ -8,7 +8,7 @@ from threading import Lock
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, SummaryMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, SummaryMetricFamily
 from prometheus_client.registry import Collector
 
 from app.domain import FloatArray
@@ -94,20 +94,24 @@ class ArraySummary(Collector):
         return [family]
 
 
-class CallableGauge(Collector):
-    """A gauge that is read when it is scraped: label value → number; without labels, of an empty one."""
+class CallableMetric(Collector):
+    """A gauge, or a counter where its name ends so, that is read when it is scraped.
+
+    What is read is label value → number; without labels, of an empty one.
+    """
 
     def __init__(
         self, name: str, documentation: str, labels: Sequence[str], read: Callable[[], Mapping[str, float]]
     ) -> None:
         self._name, self._documentation, self._labels = name, documentation, labels
         self._read = read
+        self._family = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
 
-    def describe(self) -> Iterable[GaugeMetricFamily]:
-        return [GaugeMetricFamily(self._name, self._documentation, labels=self._labels)]
+    def describe(self) -> Iterable[GaugeMetricFamily | CounterMetricFamily]:
+        return [self._family(self._name, self._documentation, labels=self._labels)]
 
-    def collect(self) -> Iterable[GaugeMetricFamily]:
-        family = GaugeMetricFamily(self._name, self._documentation, labels=self._labels)
+    def collect(self) -> Iterable[GaugeMetricFamily | CounterMetricFamily]:
+        family = self._family(self._name, self._documentation, labels=self._labels)
         for label_value, number in self._read().items():
             family.add_metric([label_value] if self._labels else [], number)
         return [family]

@@ -108,7 +108,7 @@ class Batcher:
         try:
             while self._is_usable:
                 await self._queue.wait_for_jobs()
-                builder = PackBuilder(self._queue.max_pack_tokens)
+                builder = self._queue.new_pack()
                 self._running = self._queue.take(builder)
                 if self._running:
                     await self._settle(self._running, builder)
@@ -177,7 +177,8 @@ class Batcher:
                 spoilt.append(job)
         if spoilt:
             self._fail(spoilt, NonFiniteReadout())
-        self._queue.measured(pack.num_tokens, seconds)
+        # What waits is counted as if nothing were cached, so speed is too.
+        self._queue.measured(pack.num_tokens + pack.num_cached_tokens, seconds)
         self._metrics.observe_pack(pack, seconds)
         for priority, waited in waited_seconds.items():
             self._metrics.observe_queue(priority, waited)
@@ -246,7 +247,7 @@ def _computed_tokens(pack: Pack) -> list[int]:
     """Share the pack's tokens out: a prefix is the cost of the first response that brought it."""
     costs_R = pack.response_tokens_R.copy()
     _, firsts_P = np.unique(pack.prefix_of_response_R, return_index=True)
-    costs_R[firsts_P] += pack.prefix_tokens_P
+    costs_R[firsts_P] += pack.computed_prefix_tokens_P
     costs: list[int] = costs_R.tolist()
     return costs
 

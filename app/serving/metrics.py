@@ -5,6 +5,7 @@ Queue, batcher, service and edge feed them. Label values are bounded, and none i
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import log
 from typing import Literal, get_args
 
@@ -12,8 +13,8 @@ import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from app.domain import FloatArray, ModelInfo, Readout
-from app.packing import Pack
-from app.serving.array_metrics import ArrayHistogram, ArraySummary, CallableGauge, Series
+from app.packing import Pack, PrefixMemory
+from app.serving.array_metrics import ArrayHistogram, ArraySummary, CallableMetric, Series
 from app.serving.drift import ScoreDrift
 from app.serving.jobs import Priority
 from app.serving.length_correlation import LengthCorrelation
@@ -89,6 +90,11 @@ METRICS: tuple[MetricSpec, ...] = (
     MetricSpec(
         "armoserve_template_warnings_total", "counter", ("kind",), "Oddities met in texts of trainers' templates"
     ),
+    MetricSpec("armoserve_prefix_cache_tokens", "gauge", (), "Tokens of prompts whose keys and values are kept"),
+    MetricSpec(
+        "armoserve_prefix_cache_hits_total", "counter", (), "Prompts of packs of which all or a beginning was kept"
+    ),
+    MetricSpec("armoserve_prefix_cache_evictions_total", "counter", (), "Runs of tokens dropped from the prefix cache"),
     MetricSpec("armoserve_device_memory_bytes", "gauge", ("kind",), "Memory of the device"),
     MetricSpec(
         "armoserve_model_info",
@@ -142,6 +148,7 @@ class Metrics:
         self.failures = self._counter("armoserve_failures_total", *get_args(FailureKind))
         self.truncations = self._counter("armoserve_truncations_total")
         self.template_warnings = self._counter("armoserve_template_warnings_total", *get_args(Oddity))
+        self.prefix_cache_hits = self._counter("armoserve_prefix_cache_hits_total")
         model_info = self._gauge("armoserve_model_info")
         model_info.labels(info.name, info.revision, info.template, info.dtype, info.quantization).set(1)
         self._register_arrays(info)
@@ -149,6 +156,15 @@ class Metrics:
     def watch_device_memory(self, read: Callable[[], Mapping[str, float]]) -> None:
         """Read `armoserve_device_memory_bytes` at every scrape from `read`: kind of memory → bytes."""
         self._read_at_scrape("armoserve_device_memory_bytes", read)
+
+    def watch_prefix_cache(self, memory: PrefixMemory | None) -> None:
+        """Read what a prefix cache holds and has dropped at every scrape; without one, that is nothing."""
+
+        def read(name: str) -> Mapping[str, float]:
+            return {"": 0 if memory is None else getattr(memory, name)}
+
+        self._read_at_scrape("armoserve_prefix_cache_tokens", partial(read, "num_tokens"))
+        self._read_at_scrape("armoserve_prefix_cache_evictions_total", partial(read, "num_evictions"))
 
     def observe_pack(self, pack: Pack, seconds: float) -> None:
         """Count a forward pass in that took `seconds`."""
@@ -159,7 +175,9 @@ class Metrics:
         self.tokens.labels("prompt").inc(pack.num_logical_tokens - response_tokens)
         self.tokens.labels("response").inc(response_tokens)
         self.tokens.labels("computed").inc(pack.num_tokens)
-        self.tokens.labels("shared").inc(pack.num_logical_tokens - pack.num_tokens)
+        self.tokens.labels("cached").inc(pack.num_cached_tokens)
+        self.tokens.labels("shared").inc(pack.num_logical_tokens - pack.num_tokens - pack.num_cached_tokens)
+        self.prefix_cache_hits.inc(sum(one is not None and one.num_tokens > 0 for one in pack.cached_P))
 
     def observe_readouts(self, readouts: Sequence[Readout]) -> None:
         """Count the values of finite readouts in; all are of one model."""
@@ -215,7 +233,7 @@ class Metrics:
 
     def _read_at_scrape(self, name: str, read: Callable[[], Mapping[str, float]]) -> None:
         spec = _spec(name)
-        self.registry.register(CallableGauge(name, spec.meaning, spec.labels, read))
+        self.registry.register(CallableMetric(name, spec.meaning, spec.labels, read))
 
     def _array_histogram(self, name: str, series: Sequence[Series]) -> ArrayHistogram:
         spec = _spec(name)

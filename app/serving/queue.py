@@ -17,7 +17,7 @@ from typing import get_args
 
 from app.domain import TokenizedConversation
 from app.errors import DeadlineExceeded, Overloaded, TooManyTokens
-from app.packing import PackBuilder
+from app.packing import PackBuilder, Recall
 from app.serving.door import Door, Refusal
 from app.serving.jobs import Job, Priority, num_packed_tokens
 from app.serving.line import WaitingLine
@@ -44,13 +44,16 @@ class JobQueue:
         max_queued_tokens: int,
         max_wait_seconds: float,
         clock: Callable[[], float] = time.monotonic,
+        recall: Recall | None = None,
     ) -> None:
+        """`recall` tells what need not be computed of a prefix."""
         self.max_pack_tokens = max_pack_tokens
         self.max_queued_tokens = max_queued_tokens
         self.max_wait_seconds = max_wait_seconds
         self.clock = clock
         self.door = Door()
         self._metrics = metrics
+        self._recall = recall
         self._lines: dict[Priority, WaitingLine] = {priority: WaitingLine() for priority in get_args(Priority)}
         self._throughput = Throughput(max_pack_tokens)
         self._due: dict[Job, Sequence[Job]] = {}
@@ -151,6 +154,10 @@ class JobQueue:
     async def wait_for_jobs(self) -> None:
         """Return once at least one job waits."""
         await self._jobs_wait.wait()
+
+    def new_pack(self) -> PackBuilder:
+        """Begin a pack, for `take` to fill."""
+        return PackBuilder(self.max_pack_tokens, self._recall)
 
     def take(self, builder: PackBuilder) -> list[Job]:
         """Fill `builder` with the jobs that go next, in pack order; empty where all that waited were dropped.

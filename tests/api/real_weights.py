@@ -41,9 +41,9 @@ class HeldEngine:
 
 
 @contextmanager
-def serving_with_heads(folder: Path, scratch: Path, held: HeldEngine | None = None) -> Iterator[Served]:
+def serving_with_heads(folder: Path, scratch: Path, held: HeldEngine | None = None, **changes: str) -> Iterator[Served]:
     """Serve a folder on the CPU; where it has no intensity heads, random ones written into `scratch`."""
-    settings = {"weights": str(folder), "device": "cpu", "dtype": "float32"}
+    settings = {"weights": str(folder), "device": "cpu", "dtype": "float32"} | changes
     if not (folder / MOSLIM_FILE).exists():
         hidden_size = json.loads((folder / "config.json").read_text())["hidden_size"]
         settings["moslim_weights"] = str(write_moslim_heads(scratch / MOSLIM_FILE, hidden_size))

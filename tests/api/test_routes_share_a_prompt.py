@@ -103,7 +103,7 @@ class Bench:
 def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     scratch, held = tmp_path_factory.mktemp("bench"), HeldEngine()
     folder = DEFAULT_WEIGHTS if request.param == "weights/default" else write_own_folder(scratch / "own")
-    with serving_with_heads(folder, scratch, held) as served:
+    with serving_with_heads(folder, scratch, held, prefix_cache_bytes="0") as served:
         yield Bench(served, held)
 
 

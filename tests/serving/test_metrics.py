@@ -20,7 +20,9 @@ def readout(first: float, second: float, gating: tuple[float, float] | None = (0
 
 def test_the_table_and_the_registry_name_the_same_metrics() -> None:
     registry = CollectorRegistry()
-    Metrics(registry, INFO).watch_device_memory(lambda: {"allocated": 1.0})
+    metrics = Metrics(registry, INFO)
+    metrics.watch_device_memory(lambda: {"allocated": 1.0})
+    metrics.watch_prefix_cache(None)
     exported = {family.name: family for family in registry.collect()}
     assert {spec.name.removesuffix("_total") for spec in METRICS} == set(exported)
     for spec in METRICS:
