@@ -6,6 +6,7 @@ right, trainers' requests wait for it, and other routes that need it answer 503.
 
 import asyncio
 import logging
+import math
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -35,6 +36,7 @@ from app.errors import DevicePoisoned, InvalidSetting, RequestError
 from app.preferences import PreferenceDirection, preference_direction
 from app.serving.batcher import Batcher
 from app.serving.metrics import Metrics
+from app.serving.pack_plan import PACK_SECONDS, PackPlan
 from app.serving.queue import JobQueue
 from app.serving.service import ScoringService
 from app.settings import Settings, inherited_descriptors
@@ -78,10 +80,9 @@ async def start_model(
     metrics = Metrics(registry, engine.info)
     queue = JobQueue(
         metrics,
-        max_pack_tokens=settings.max_pack_tokens,
+        _pack_plan(settings, engine),
         max_queued_tokens=settings.max_queued_tokens,
         max_wait_seconds=settings.max_wait_seconds,
-        recall=None if engine.prefix_memory is None else engine.prefix_memory.find,
     )
     batcher = Batcher(
         queue,
@@ -238,6 +239,13 @@ def _tracing(settings: Settings) -> "Tracing | None":
             "allowed: once the extra is, with pip install 'armoserve[otel]'"
         ) from error
     return Tracing(settings.otlp_endpoint)
+
+
+def _pack_plan(settings: Settings, engine: Engine) -> PackPlan:
+    recall = None if engine.prefix_memory is None else engine.prefix_memory.find
+    # Where all packs take as long as the longest, small ones would only be more.
+    pack_seconds = math.inf if settings.batch_invariant else PACK_SECONDS
+    return PackPlan(settings.max_pack_tokens, pack_seconds=pack_seconds, recall=recall)
 
 
 def _text_renderer(engine: Engine) -> RenderText:

@@ -161,9 +161,13 @@ class PackOutput:
 class PackBuilder:
     """Collect conversations up to a token budget, then lay them out."""
 
-    def __init__(self, token_budget: int, recall: Recall | None = None) -> None:
-        """`recall` tells what need not be computed of a prefix; it is asked once for each."""
+    def __init__(self, token_budget: int, *, max_tokens: int | None = None, recall: Recall | None = None) -> None:
+        """The first response may take up to `max_tokens`, where that is more than the budget.
+
+        `recall` tells what need not be computed of a prefix; it is asked once for each.
+        """
         self.token_budget = token_budget
+        self._max_tokens = max(token_budget, max_tokens or 0)
         self.num_tokens = 0
         self.num_responses = 0
         self._recall = recall
@@ -178,6 +182,11 @@ class PackBuilder:
         """Return how many tokens the pack would grow by if it had to hold this prefix: none where it does."""
         return 0 if prefix in self._groups else len(prefix) - self._num_cached_tokens(prefix)
 
+    @property
+    def room_tokens(self) -> int:
+        """How many tokens the next response may bring."""
+        return (self.token_budget if self._groups else self._max_tokens) - self.num_tokens
+
     def try_add(self, conversation: TokenizedConversation) -> bool:
         """Add the conversation if it fits the budget; say whether it did."""
         return bool(self.fill(conversation.prefix, [conversation.response_ids]))
@@ -185,9 +194,11 @@ class PackBuilder:
     def fill(self, prefix: Prefix, responses: Sequence[tuple[int, ...]]) -> list[int]:
         """Add those responses to one prefix that fit the budget, in order; return their indices."""
         num_tokens = self.num_tokens + self.prefix_cost_tokens(prefix)
-        added = []
+        added: list[int] = []
+        most = self._max_tokens if not self._groups else self.token_budget
         for index, response_ids in enumerate(responses):
-            if num_tokens + len(response_ids) <= self.token_budget:
+            if num_tokens + len(response_ids) <= most:
+                most = self.token_budget
                 num_tokens += len(response_ids)
                 added.append(index)
         if added:

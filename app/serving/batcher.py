@@ -177,8 +177,7 @@ class Batcher:
                 spoilt.append(job)
         if spoilt:
             self._fail(spoilt, NonFiniteReadout())
-        # What waits is counted as if nothing were cached, so speed is too.
-        self._queue.measured(pack.num_tokens + pack.num_cached_tokens, seconds)
+        self._queue.measured(pack.num_tokens, seconds, pack.num_cached_tokens)
         self._metrics.observe_pack(pack, seconds)
         for priority, waited in waited_seconds.items():
             self._metrics.observe_queue(priority, waited)

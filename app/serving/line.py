@@ -8,7 +8,7 @@ How a pack is filled from a line:
    their response. The caller's own go first; those of others are counted as theirs.
 3. A company that fits a pack of its own is not split to use up the end of one, unless it is the first that this line
    puts into the pack.
-4. The first turn that does not fit closes the pack for all but company of prefixes that are in it already.
+4. The first turn that does not fit closes the pack.
 
 No job is passed over for ever: a pack that starts empty starts with the oldest job of whose turn it is, which always
 fits, and those that pass it ride on prefixes brought before its turn. So a caller's k-th oldest job is its oldest after
@@ -128,10 +128,14 @@ class WaitingLine:
         others = (min(one.num_tokens, with_these) for name, one in self._callers.items() if name != caller)
         return min(own_tokens + sum(others), self.num_tokens)
 
-    def take(self, builder: PackBuilder, present: Iterable[Prefix]) -> list[Job]:
-        """Move jobs into `builder` by the rules above; `present` are prefixes that it already holds."""
+    def ride(self, builder: PackBuilder, present: Iterable[Prefix]) -> list[Job]:
+        """Move the company of prefixes that `builder` holds already into it, as far as it has room."""
         companies = [self._companies[prefix] for prefix in present if prefix in self._companies]
-        taken = [job for company in companies for job in self._take_company(company, builder)]
+        return [job for company in companies for job in self._take_company(company, builder)]
+
+    def take(self, builder: PackBuilder) -> list[Job]:
+        """Move jobs into `builder` by the rules above."""
+        taken: list[Job] = []
         turns = [
             (one.served_tokens, one.last_turn, order, name) for order, (name, one) in enumerate(self._callers.items())
         ]
@@ -158,7 +162,7 @@ class WaitingLine:
         return company
 
     def _fits(self, job: Job, company: _Company, builder: PackBuilder, *, may_split: bool) -> bool:
-        room_tokens = builder.token_budget - builder.num_tokens
+        room_tokens = builder.room_tokens
         if builder.prefix_cost_tokens(company.prefix) + job.num_response_tokens > room_tokens:
             return False
         return may_split or not room_tokens < company.num_tokens <= builder.token_budget

@@ -17,11 +17,12 @@ from typing import get_args
 
 from app.domain import TokenizedConversation
 from app.errors import DeadlineExceeded, Overloaded, TooManyTokens
-from app.packing import PackBuilder, Recall
+from app.packing import PackBuilder
 from app.serving.door import Door, Refusal
 from app.serving.jobs import Job, Priority, num_packed_tokens
 from app.serving.line import WaitingLine
 from app.serving.metrics import Metrics
+from app.serving.pack_plan import PackPlan
 from app.serving.record import current_record
 from app.serving.throughput import Throughput
 
@@ -39,23 +40,21 @@ class JobQueue:
     def __init__(
         self,
         metrics: Metrics,
+        plan: PackPlan,
         *,
-        max_pack_tokens: int,
         max_queued_tokens: int,
         max_wait_seconds: float,
         clock: Callable[[], float] = time.monotonic,
-        recall: Recall | None = None,
     ) -> None:
-        """`recall` tells what need not be computed of a prefix."""
-        self.max_pack_tokens = max_pack_tokens
+        self.max_pack_tokens = plan.max_tokens
         self.max_queued_tokens = max_queued_tokens
         self.max_wait_seconds = max_wait_seconds
         self.clock = clock
         self.door = Door()
         self._metrics = metrics
-        self._recall = recall
+        self._plan = plan
         self._lines: dict[Priority, WaitingLine] = {priority: WaitingLine() for priority in get_args(Priority)}
-        self._throughput = Throughput(max_pack_tokens)
+        self._throughput = Throughput(plan.max_tokens)
         self._due: dict[Job, Sequence[Job]] = {}
         """The jobs of each request with a deadline, by its first, until it leaves or its deadline has passed."""
         self._running_tokens = 0
@@ -157,29 +156,35 @@ class JobQueue:
 
     def new_pack(self) -> PackBuilder:
         """Begin a pack, for `take` to fill."""
-        return PackBuilder(self.max_pack_tokens, self._recall)
+        return self._plan.new_pack()
 
     def take(self, builder: PackBuilder) -> list[Job]:
         """Fill `builder` with the jobs that go next, in pack order; empty where all that waited were dropped.
 
-        Interactive first; bulk fills what interactive leaves, and leads one pack after `BULK_LEADS_AFTER` without it.
+        Interactive first, and of bulk only what rides on the same prefixes: it would make the pack longer, and those
+        who came first wait for that. So bulk has packs where no interactive work waits, and leads one after
+        `BULK_LEADS_AFTER` without it.
         """
         self._expire_due()
         interactive, bulk = self._lines["interactive"], self._lines["bulk"]
         bulk_leads = self._packs_without_bulk >= BULK_LEADS_AFTER
-        waiting_bulk = len(bulk)
-        jobs: list[Job] = []
-        for line in (bulk, interactive) if bulk_leads else (interactive, bulk):
-            jobs += line.take(builder, dict.fromkeys(job.prefix for job in jobs))
-        passed_over = 0 < waiting_bulk == len(bulk)
-        self._packs_without_bulk = self._packs_without_bulk + 1 if passed_over else 0
+        first, second = (bulk, interactive) if bulk_leads else (interactive, bulk)
+        jobs = first.take(builder)
+        is_shared = bulk_leads or not jobs
+        jobs += second.ride(builder, dict.fromkeys(job.prefix for job in jobs))
+        jobs += second.take(builder) if is_shared else []
+        self._packs_without_bulk = 0 if is_shared or not bulk else self._packs_without_bulk + 1
         self._running_tokens = builder.num_tokens
         self._changed()
         return jobs
 
-    def measured(self, tokens: int, seconds: float) -> None:
-        """Learn the engine's speed from one forward pass."""
-        self._throughput.record(tokens, seconds)
+    def measured(self, tokens: int, seconds: float, cached_tokens: int = 0) -> None:
+        """Learn the engine's speed from one forward pass.
+
+        What waits is counted as if nothing were cached, and so is the speed that its wait is estimated by.
+        """
+        self._plan.record(tokens, seconds)
+        self._throughput.record(tokens + cached_tokens, seconds)
 
     def released(self) -> None:
         """Learn that the engine is free again."""

@@ -44,7 +44,7 @@ def scored(model: RewardModel, given: list[TokenizedConversation], order: list[i
     """Score in packs of so many, in this order; return each conversation's bits in the order given."""
     found: dict[int, bytes] = {}
     for start in range(0, len(order), size):
-        builder = PackBuilder(PACK_TOKENS, None if model.prefix_cache is None else model.prefix_cache.find)
+        builder = PackBuilder(PACK_TOKENS, recall=None if model.prefix_cache is None else model.prefix_cache.find)
         part = order[start : start + size]
         assert all(builder.try_add(given[number]) for number in part)
         readouts = model.forward(builder.build()).readouts()

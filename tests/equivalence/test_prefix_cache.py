@@ -53,7 +53,7 @@ def tree_of_prompts(seed: int) -> list[tuple[Ids, int]]:
 def score(model: RewardModel, conversations: Sequence[TokenizedConversation]) -> tuple[list[Readout], int]:
     """Score a pack as the batcher does; return the readouts and the number of computed tokens."""
     recall = None if model.prefix_cache is None else model.prefix_cache.find
-    builder = PackBuilder(10**6, recall)
+    builder = PackBuilder(10**6, recall=recall)
     for conversation in conversations:
         assert builder.try_add(conversation)
     pack = builder.build()
@@ -144,7 +144,7 @@ def test_what_was_recalled_stays_right_when_it_is_dropped_meanwhile(with_cache, 
     cached = with_cache(AMPLE_BYTES)
     prompt = tuple(range(60))
     score(cached, [TokenizedConversation(prompt, (61,), 59)])
-    builder = PackBuilder(1000, cached.prefix_cache.find)
+    builder = PackBuilder(1000, recall=cached.prefix_cache.find)
     builder.try_add(TokenizedConversation(prompt, (62, 63), 59))
     builder.try_add(TokenizedConversation((*prompt, 100, 101), (62, 63), 61))
     pack = builder.build()

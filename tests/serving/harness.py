@@ -5,6 +5,7 @@ lands at the wrong job, or a response that is read beside the wrong prompt, is a
 """
 
 import asyncio
+import math
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -17,6 +18,7 @@ from app.domain import Item, Message, ModelInfo, Objective, TokenizedConversatio
 from app.packing import Pack, PackOutput
 from app.serving.batcher import Batcher
 from app.serving.metrics import Metrics
+from app.serving.pack_plan import PackPlan
 from app.serving.queue import JobQueue
 from app.serving.service import ItemReadouts, ScoringService
 
@@ -144,10 +146,11 @@ def make_queue(
     max_queued_tokens: int = 10_000,
     max_wait_seconds: float = 90.0,
     clock: Clock | None = None,
+    pack_seconds: float = math.inf,
 ) -> JobQueue:
     return JobQueue(
         metrics or Metrics(CollectorRegistry(), INFO),
-        max_pack_tokens=max_pack_tokens,
+        PackPlan(max_pack_tokens, pack_seconds=pack_seconds),
         max_queued_tokens=max_queued_tokens,
         max_wait_seconds=max_wait_seconds,
         clock=clock or Clock(),

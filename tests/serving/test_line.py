@@ -29,7 +29,7 @@ def take(line: WaitingLine, budget: int, *, held: Job | None = None) -> list[Job
     builder = PackBuilder(budget)
     if held is not None:
         assert builder.try_add(held.conversation)
-    return line.take(builder, () if held is None else (held.prefix,))
+    return line.ride(builder, () if held is None else (held.prefix,)) + line.take(builder)
 
 
 def test_jobs_go_in_order_of_arrival() -> None:
@@ -127,7 +127,7 @@ def test_every_pack_starts_with_the_oldest_and_nothing_is_lost(
     for arrival in arrivals:
         before = list(line)
         builder = PackBuilder(budget)
-        taken = line.take(builder, ())
+        taken = line.take(builder)
         assert taken
         assert taken[0] is before[0]
         assert len(set(taken)) == len(taken)

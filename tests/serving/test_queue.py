@@ -9,48 +9,12 @@ from prometheus_client import CollectorRegistry
 from app.errors import DeadlineExceeded, Draining, InferenceFailed, NotReady, Overloaded, TooManyTokens
 from app.packing import PackBuilder
 from app.serving.metrics import Metrics
-from app.serving.queue import BULK_LEADS_AFTER, Job, JobQueue
+from app.serving.queue import Job, JobQueue
 from tests.serving.harness import INFO, Clock, conversation, make_queue, run
 
 
 def take(queue: JobQueue) -> list[Job]:
     return queue.take(PackBuilder(queue.max_pack_tokens))
-
-
-def test_interactive_goes_before_bulk_and_bulk_fills_what_is_left() -> None:
-    async def test() -> None:
-        queue = make_queue(max_pack_tokens=12)
-        bulk = queue.admit([conversation("aaa", "1"), conversation("bbb", "2")], "bulk")
-        interactive = queue.admit([conversation("ccc", "3"), conversation("ddd", "4")], "interactive")
-        assert take(queue) == [*interactive, bulk[0]]
-        assert take(queue) == [bulk[1]]
-
-    run(test)
-
-
-def test_bulk_rides_on_a_prefix_that_interactive_brings() -> None:
-    async def test() -> None:
-        queue = make_queue(max_pack_tokens=10)
-        first, same = queue.admit([conversation("bbbbbb", "1"), conversation("aaaaaa", "2")], "bulk")
-        interactive = queue.admit([conversation("aaaaaa", "33")], "interactive")
-        assert take(queue) == [*interactive, same]
-        assert take(queue) == [first]
-
-    run(test)
-
-
-def test_bulk_leads_a_pack_after_waiting_through_several() -> None:
-    async def test() -> None:
-        queue = make_queue(max_pack_tokens=4)
-        bulk = queue.admit([conversation("bbb", "b")], "bulk")
-        for _ in range(BULK_LEADS_AFTER):
-            interactive = queue.admit([conversation("iii", "i")], "interactive")
-            assert take(queue) == interactive
-        waiting = queue.admit([conversation("iii", "i")], "interactive")
-        assert take(queue) == bulk
-        assert take(queue) == waiting
-
-    run(test)
 
 
 def test_a_request_is_admitted_whole_or_not_at_all() -> None:
