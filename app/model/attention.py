@@ -17,12 +17,14 @@ from functools import cache, partial
 from itertools import accumulate
 from typing import Any, Final, TypeAlias, cast
 
+import numpy as np
 import torch
 from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from app.model.prefix_cache import RecalledPrefix, States
-from app.packing import Segment
+from app.model.staging import to_device
+from app.packing import IndexArray, Segment
 
 Span: TypeAlias = tuple[int, int]
 CachedStates: TypeAlias = Callable[[RecalledPrefix], list[torch.Tensor]]
@@ -34,13 +36,22 @@ ATTENTION_NAME: Final = "armoserve_packed"
 class AttentionLayout:
     """Which packed tokens see which, on one device: built once per forward, read by every layer."""
 
-    def __init__(self, segments: tuple[Segment, ...], device: torch.device, keep: Sequence[Span] = ()) -> None:
+    def __init__(
+        self,
+        segments: tuple[Segment, ...],
+        device: torch.device,
+        keep: Sequence[Span] = (),
+        *,
+        is_split_by_company: bool = True,
+    ) -> None:
         """`keep` are the runs of the pack whose keys and values are to be kept, to be cached.
 
-        Tokens after the last segment are padding: they see nothing, and nothing sees them.
+        `is_split_by_company` lets a kernel cut a segment's keys as the whole pack suggests, which is faster but shows
+        in the last bits. Tokens after the last segment are padding: they see nothing, and nothing sees them.
         """
         self.segments = segments
         self.device = device
+        self._is_split_by_company = is_split_by_company
         self.kept: list[list[States]] = [[] for _ in keep]
         """Per run to keep, its states per layer, as views."""
         self._keep = keep
@@ -89,7 +100,7 @@ class AttentionLayout:
 
     def gathered(self) -> "GatheredKeys":
         if self._gathered is None:
-            self._gathered = GatheredKeys(self.segments, self.device)
+            self._gathered = GatheredKeys(self.segments, self.device, is_split_by_company=self._is_split_by_company)
         return self._gathered
 
 
@@ -99,7 +110,9 @@ class GatheredKeys:
     Indices count through what is cached, each cached prefix once, and on through the pack.
     """
 
-    def __init__(self, segments: tuple[Segment, ...], device: torch.device) -> None:
+    def __init__(
+        self, segments: tuple[Segment, ...], device: torch.device, *, is_split_by_company: bool = True
+    ) -> None:
         cached = [cast("RecalledPrefix", segment.cached) for segment in segments if segment.cached is not None]
         self.cached = list({id(one): one for one in cached}.values())
         ends = list(accumulate((one.num_tokens for one in self.cached), initial=0))
@@ -115,11 +128,14 @@ class GatheredKeys:
         ]
         query_lengths = [segment.num_tokens for segment in segments]
         key_lengths = [segment.num_prefix_tokens + segment.num_tokens for segment in segments]
-        self.indices = torch.cat(spans).to(device, non_blocking=True)
-        self.query_starts = _cumulative(query_lengths).to(device, non_blocking=True)
-        self.key_starts = _cumulative(key_lengths).to(device, non_blocking=True)
+        arrays = [np.concatenate(spans), np.cumsum([0, *query_lengths]), np.cumsum([0, *key_lengths])]
+        self.indices, query_starts, key_starts = to_device(arrays, device)
+        self.query_starts, self.key_starts = query_starts.to(torch.int32), key_starts.to(torch.int32)
         self.num_queries = segments[-1].stop
         self.longest_query, self.longest_key = max(query_lengths), max(key_lengths)
+        self.one_split = not is_split_by_company
+        if self.one_split:  # told of single queries only, the kernel takes another way, and may split keys on it
+            self.longest_query = max(2, self.longest_query)
 
     def gather(self, states_1MTE: torch.Tensor, cached: CachedStates) -> torch.Tensor:
         """Return the states that each segment sees, one after the other, (S, M, E)."""
@@ -234,7 +250,7 @@ def _gathered_attention(
     states: tuple[torch.Tensor, torch.Tensor, torch.Tensor], keys: GatheredKeys, rule: AttentionRule, layer: int = 0
 ) -> torch.Tensor:
     query_1NTE, key_1MTE, value_1MTE = states
-    output_TNE: torch.Tensor = _varlen_attention()(
+    output_TNE: torch.Tensor = _varlen_attention(one_split=keys.one_split)(
         query_1NTE[0, :, : keys.num_queries].transpose(0, 1).contiguous(),
         keys.gather(key_1MTE, lambda cached: cached.keys(layer)),
         keys.gather(value_1MTE, lambda cached: cached.values(layer)),
@@ -249,21 +265,21 @@ def _gathered_attention(
 
 
 @cache
-def _varlen_attention() -> Callable[..., Any]:
-    """Return `varlen_attn` with grouped queries allowed: before torch 2.12 they are, and cannot be asked for."""
+def _varlen_attention(*, one_split: bool = False) -> Callable[..., Any]:
+    """Return `varlen_attn` with grouped queries allowed, and keys never split if so wanted.
+
+    Before torch 2.12 neither could be asked for, and both were so but for packs of single queries.
+    """
     from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415 - built for CUDA only
 
-    asks = "enable_gqa" in inspect.signature(varlen_attn).parameters
-    return partial(varlen_attn, enable_gqa=True) if asks else varlen_attn
+    wanted = {"enable_gqa": True} | ({"num_splits": 1} if one_split else {})
+    known = inspect.signature(varlen_attn).parameters
+    return partial(varlen_attn, **{name: value for name, value in wanted.items() if name in known})
 
 
 def _padded(output_1TNE: torch.Tensor, num_padding: int) -> torch.Tensor:
     return pad(output_1TNE, (0, 0, 0, 0, 0, num_padding)) if num_padding else output_1TNE
 
 
-def _span(start: int, length: int) -> torch.Tensor:
-    return torch.arange(start, start + length)
-
-
-def _cumulative(lengths: list[int]) -> torch.Tensor:
-    return torch.tensor([0, *lengths]).cumsum(dim=0).to(torch.int32)
+def _span(start: int, length: int) -> IndexArray:
+    return np.arange(start, start + length)

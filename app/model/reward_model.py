@@ -117,7 +117,8 @@ class RewardModel:
             [token_ids, position_ids, pack.reward_indices_R, gating_indices, pack.prefix_of_response_R], self.device
         )
         fresh = [] if self.prefix_cache is None else _fresh_prefixes(pack)
-        layout = AttentionLayout(pack.segments, self.device, [span for _, _, span in fresh])
+        spans, by_company = [span for _, _, span in fresh], self.invariant_pack_tokens is None
+        layout = AttentionLayout(pack.segments, self.device, spans, is_split_by_company=by_company)
         hidden_TD = self.backbone(token_ids_T, position_ids_T, pack.segments, layout)
         features_RD = hidden_TD[reward_indices_R].float()
         prompt_features_PD = hidden_TD[gating_indices_P].float()

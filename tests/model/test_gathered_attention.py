@@ -52,7 +52,7 @@ def states() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("window", [None, 1, 3, 6, 100])
 def test_the_gathered_path_equals_the_path_by_segment(monkeypatch, states, window) -> None:
-    monkeypatch.setattr(attention, "_varlen_attention", lambda: plain_varlen)
+    monkeypatch.setattr(attention, "_varlen_attention", lambda **_: plain_varlen)
     layout = AttentionLayout(SEGMENTS, torch.device("cpu"))
     rule = AttentionRule(scaling=0.3, window=window, softcap=None)
     gathered = attention._gathered_attention(states, layout.gathered(), rule)
@@ -62,7 +62,7 @@ def test_the_gathered_path_equals_the_path_by_segment(monkeypatch, states, windo
 
 
 def test_a_key_too_many_is_noticed(monkeypatch, states) -> None:
-    monkeypatch.setattr(attention, "_varlen_attention", lambda: plain_varlen)
+    monkeypatch.setattr(attention, "_varlen_attention", lambda **_: plain_varlen)
     leaking = (*SEGMENTS[:2], Segment(9, 10, 0, 6), *SEGMENTS[3:])
     layouts = [AttentionLayout(segments, torch.device("cpu")) for segments in (SEGMENTS, leaking)]
     rule = AttentionRule(scaling=0.3, window=None, softcap=None)
