@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-START_SECONDS = 120.0
+START_SECONDS = 300.0
 PROBE_SECONDS = 5.0
 HAND_OVER = """
 import os, sys
@@ -35,6 +35,7 @@ class WatchedServer:
     folder: Path
     settings: Sequence[str] = ()
     keeps_port: bool = False
+    ready_path: str = "/readyz"
     process: "subprocess.Popen[bytes] | None" = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -45,23 +46,25 @@ class WatchedServer:
 
     async def start(self) -> None:
         """Start it, and return once it is ready."""
-        command = ["-m", "benchmarks.watched_server", str(self.folder / "lags")]
         kept = [self._listener.fileno()] if self.keeps_port else []
-        hand_over = ["-c", HAND_OVER, str(kept[0])] if kept else []
-        flags = ["--port", str(self.port), "--log-level", "warning", *self.settings]
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(  # noqa: S603
-                [sys.executable, *hand_over, *command, *flags], stdout=log, stderr=log, pass_fds=kept
-            )
+            self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, pass_fds=kept)  # noqa: S603
         give_up = time.monotonic() + START_SECONDS
         while not await self._is_ready():
             if time.monotonic() > give_up or self.process.poll() is not None:
                 raise SystemExit((self.folder / "log").read_text(encoding="utf-8")[-2000:])
             await asyncio.sleep(0.1)
 
+    def command(self) -> list[str]:
+        """Return what starts it."""
+        hand_over = ["-c", HAND_OVER, str(self._listener.fileno())] if self.keeps_port else []
+        watched = ["-m", "benchmarks.watched_server", str(self.folder / "lags")]
+        flags = ["--port", str(self.port), "--log-level", "warning", *self.settings]
+        return [sys.executable, *hand_over, *watched, *flags]
+
     async def _is_ready(self) -> bool:
         try:
-            return (await asyncio.wait_for(self.ask("GET", "/readyz"), PROBE_SECONDS))[0] == 200
+            return (await asyncio.wait_for(self.ask("GET", self.ready_path), PROBE_SECONDS))[0] == 200
         except OSError:
             return False
 
