@@ -1,7 +1,7 @@
 """Over HTTP, with real tokenizers: a prompt whose prefix was read is, id for id, the prompt without one.
 
 The served weights/default with its own chat template, and random weights with the real Llama 3 tokenizer; intensity
-heads are random where the weights have none of their own.
+heads are random where the weights have none of their own. The prefix cache is off: what it recalls rounds otherwise.
 """
 
 from collections.abc import Iterator
@@ -31,11 +31,11 @@ RESPONSES = ["A plum.", "<helpfulness 5><harmless 1> A plum.", "<harmless max>",
 def real(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     scratch = tmp_path_factory.mktemp("real")
     if request.param == "weights/default":
-        with serving_with_heads(DEFAULT_WEIGHTS, scratch) as running:
+        with serving_with_heads(DEFAULT_WEIGHTS, scratch, prefix_cache_bytes="0") as running:
             yield running
     else:
         folder = write_armorm(scratch / "armorm", request.getfixturevalue("llama3_tokenizer_folder"))
-        with serving_with_heads(folder, scratch) as running:
+        with serving_with_heads(folder, scratch, prefix_cache_bytes="0") as running:
             yield running
 
 

@@ -42,7 +42,8 @@ class KilledService:
 
     def _start(self, port: int) -> ServerProcess:
         self._starts += 1
-        arguments = ["serve", "--weights", str(self._weights)]
+        # A restart forgets prompts, and those that are recalled round otherwise in the last bit.
+        arguments = ["serve", "--weights", str(self._weights), "--prefix-cache-bytes", "0"]
         log = self._folder / f"service_{self._starts}.log"
         return self._stack.enter_context(server_process("app", arguments, log, port))
 
