@@ -272,7 +272,7 @@ def _varlen_attention(*, one_split: bool = False) -> Callable[..., Any]:
     """
     from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415 - built for CUDA only
 
-    wanted = {"enable_gqa": True} | ({"num_splits": 1} if one_split else {})
+    wanted: dict[str, Any] = {"enable_gqa": True} | ({"num_splits": 1} if one_split else {})
     known = inspect.signature(varlen_attn).parameters
     return partial(varlen_attn, **{name: value for name, value in wanted.items() if name in known})
 
