@@ -42,8 +42,8 @@ class Template(Protocol):
         """Render the prompt, up to where a response begins or (`opens_response=False`) its last turn ends."""
         ...
 
-    def conversation(self, messages: Sequence[Message], response: str) -> str:
-        """Render the prompt and the response that follows it."""
+    def conversations(self, messages: Sequence[Message], responses: Sequence[str]) -> list[str]:
+        """Render the prompt once with each response that follows it."""
         ...
 
 
@@ -64,21 +64,22 @@ class ChatTemplate:
         Raises:
             InvalidConversation: the template refuses these messages.
         """
-        return self._render(messages, opens_response=opens_response)
+        return self._render([_chat(messages)], opens_response=opens_response)[0]
 
-    def conversation(self, messages: Sequence[Message], response: str) -> str:
-        """Render the prompt and the response that follows it.
+    def conversations(self, messages: Sequence[Message], responses: Sequence[str]) -> list[str]:
+        """Render the prompt once with each response that follows it.
 
         Raises:
             InvalidConversation: the template refuses these messages.
         """
-        return self._render([*messages, Message("assistant", response)], opens_response=False)
+        prompt = _chat(messages)
+        chats = [[*prompt, {"role": "assistant", "content": response}] for response in responses]
+        return self._render(chats, opens_response=False)
 
-    def _render(self, messages: Sequence[Message], *, opens_response: bool) -> str:
-        turns = [{"role": message.role, "content": message.content} for message in messages]
+    def _render(self, chats: Sequence[list[dict[str, str]]], *, opens_response: bool) -> list[str]:
         try:
-            text = self._tokenizer.apply_chat_template(
-                turns,
+            rendered: list[str] = self._tokenizer.apply_chat_template(
+                chats,
                 chat_template=self._template,
                 tokenize=False,
                 add_generation_prompt=opens_response,
@@ -86,10 +87,14 @@ class ChatTemplate:
             )
         except jinja2.TemplateError as error:
             # The template's own words may quote the content, so they stay in the cause.
-            has_system = messages[0].role == "system"
+            has_system = chats[0][0]["role"] == "system"
             hint = "; it may not take a system message" if has_system else ""
             raise InvalidConversation(f"the chat template of these weights refuses this conversation{hint}") from error
-        return str(text)
+        return rendered
+
+
+def _chat(messages: Sequence[Message]) -> list[dict[str, str]]:
+    return [{"role": message.role, "content": message.content} for message in messages]
 
 
 def _parsed_date(frozen_date: str) -> dt.date:

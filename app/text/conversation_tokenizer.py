@@ -5,19 +5,20 @@ else, so what stands left of such a token and what begins with it have the ids t
 special token that a prompt shares with its conversations (Llama 3: `<|end_header_id|>`) is that cut. Left of it
 lies the prompt's *head*, tokenised once. Each response is tokenised together with the prompt's *tail*, the few
 characters from the cut on, so whatever merges across the boundary merges here too. A template that writes no
-special token has its cut at 0: then each conversation is tokenised whole.
+special token has its cut at 0: then each conversation is tokenised whole. Prompts are remembered as tokenised.
 
 Nothing here knows what a template writes, nor what the ids are for.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from app.domain import Item, TokenizedConversation, TokenizedItem, Truncation, is_unicode
+from app.domain import Item, Message, Prefix, TokenizedConversation, TokenizedItem, Truncation, is_unicode
 from app.errors import InvalidConversation, MalformedBody, TooManyTokens
 from app.text.chat_template import Template, shared_beginning
 from app.text.plain_content import PlainContentTokenizer
+from app.text.prompt_cache import PromptCache, TokenizedPrompt
 from app.text.special_tokens import ContentMask
 from app.text.truncation import shorten_prompt
 
@@ -42,25 +43,9 @@ class RenderedItem:
     truncated: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Renderings:
-    """An item's prompt and conversations as text, the special-token strings of their content masked."""
-
-    mask: ContentMask
-    prompt: str
-    conversations: tuple[str, ...]
-
-    @property
-    def num_shared_characters(self) -> int:
-        """How much of the prompt's rendering all conversations begin with: all of it, for most templates."""
-        if all(conversation.startswith(self.prompt) for conversation in self.conversations):
-            return len(self.prompt)
-        return len(shared_beginning([self.prompt, *self.conversations]))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConversationTokenizer:
-    """Turns items into token ids. Immutable, so threads may share it; `load_tokenizer` makes one.
+    """Turns items into token ids. Threads may share it; `load_tokenizer` makes one.
 
     `closing_token` is the special token that closes a prompt's last turn, where f(x) is read; None reads it at
     the prompt's last token. `unshared_ending` is what the template writes where a response is yet to be generated
@@ -74,6 +59,8 @@ class ConversationTokenizer:
     policy: SpecialTokenPolicy
     max_conversation_tokens: int
     template_digest: str
+    prompts: PromptCache = field(default_factory=PromptCache, repr=False, compare=False)
+    """Shared with every tokenizer that differs from this one in its policy or its limit only."""
 
     @property
     def largest_content_id(self) -> int:
@@ -97,16 +84,17 @@ class ConversationTokenizer:
             TooManyTokens, InvalidConversation, MalformedBody: as `encode`.
         """
         fitted, tokenized = self._fit(item, truncation)
-        renderings = self._render(fitted)
+        mask, masked = self._masked(fitted)
+        texts = self.template.conversations(masked.prompt, masked.responses)
         return RenderedItem(
             conversations=tuple(
                 RenderedConversation(
-                    text=renderings.mask.unmask(text),
+                    text=mask.unmask(text),
                     token_ids=conversation.prefix_ids + conversation.response_ids,
                     num_prompt_tokens=len(conversation.prefix_ids),
                     gating_index=conversation.gating_index,
                 )
-                for text, conversation in zip(renderings.conversations, tokenized.conversations, strict=True)
+                for text, conversation in zip(texts, tokenized.conversations, strict=True)
             ),
             truncated=tokenized.truncated,
         )
@@ -127,40 +115,54 @@ class ConversationTokenizer:
 
     def _check(self, item: Item) -> None:
         """Refuse text that cannot be encoded, or that the policy does not want."""
-        fields = {f"prompt[{index}].content": message.content for index, message in enumerate(item.prompt)}
-        fields |= {f"responses[{index}]": response for index, response in enumerate(item.responses)}
-        for field, text in fields.items():
+        texts = {f"prompt[{index}].content": message.content for index, message in enumerate(item.prompt)}
+        texts |= {f"responses[{index}]": response for index, response in enumerate(item.responses)}
+        for name, text in texts.items():
             if not is_unicode(text):
                 problem = "holds a lone surrogate: half of a pair, which is no character"
-                raise MalformedBody(f"{field} {problem}", ((field, problem),))
-        if self.policy == "reject" and (found := self.tokenizer.special_tokens.count(fields.values())):
+                raise MalformedBody(f"{name} {problem}", ((name, problem),))
+        if self.policy == "reject" and (found := self.tokenizer.special_tokens.count(texts.values())):
             raise InvalidConversation(f"special-token strings in the item: {found}; this service rejects them")
 
-    def _render(self, item: Item) -> _Renderings:
-        contents = [message.content for message in item.prompt]
-        mask = self.tokenizer.special_tokens.mask_for([*contents, *item.responses])
-        prompt = [replace(message, content=mask.mask(message.content)) for message in item.prompt]
-        return _Renderings(
-            mask=mask,
-            prompt=self.template.prompt(prompt).removesuffix(self.unshared_ending),
-            conversations=tuple(self.template.conversation(prompt, mask.mask(response)) for response in item.responses),
-        )
+    def _masked(self, item: Item) -> tuple[ContentMask, Item]:
+        """Return the mask of an item's content, and the item behind it."""
+        mask = self.tokenizer.special_tokens.mask_for([*(message.content for message in item.prompt), *item.responses])
+        if not mask.mark:
+            return mask, item
+        prompt = tuple(replace(message, content=mask.mask(message.content)) for message in item.prompt)
+        return mask, Item(prompt, tuple(map(mask.mask, item.responses)))
 
     def _tokenize(self, item: Item) -> tuple[TokenizedConversation, ...]:
-        renderings = self._render(item)
-        closing, cut = self._boundaries(renderings)
-        prompt = renderings.prompt
-        pieces = [prompt[:closing], prompt[closing:cut], prompt[cut:]]
-        pieces += [conversation[cut:] for conversation in renderings.conversations]
-        left, between, tail, *tails_and_responses = self.tokenizer.token_ids(pieces, renderings.mask)
-        head = [*self.template.leading_ids, *left, *between]
-        gating_index = None if self.closing_token is None else len(self.template.leading_ids) + len(left)
-        return _join(head, tail, tails_and_responses, gating_index)
+        mask, masked = self._masked(item)
+        prompt = self._prompt(masked.prompt, mask)
+        conversations = self.template.conversations(masked.prompt, masked.responses)
+        if not all(conversation.startswith(prompt.text) for conversation in conversations):
+            num_shared_characters = len(shared_beginning([prompt.text, *conversations]))
+            prompt = self._tokenize_prompt(prompt.text, num_shared_characters, mask)
+        tails_and_responses = [conversation[prompt.cut :] for conversation in conversations]
+        return _join(prompt, self.tokenizer.token_ids(tails_and_responses, mask))
 
-    def _boundaries(self, renderings: _Renderings) -> tuple[int, int]:
-        """Return where in the prompt its last turn is closed (0 where that is not asked), and the cut."""
+    def _prompt(self, masked: tuple[Message, ...], mask: ContentMask) -> TokenizedPrompt:
+        """Return the prompt as conversations that begin with all of its rendering need it."""
+        known = self.prompts.find((mask.mark, masked))
+        if known is not None:
+            return known
+        text = self.template.prompt(masked).removesuffix(self.unshared_ending)
+        return self.prompts.keep((mask.mark, masked), self._tokenize_prompt(text, len(text), mask))
+
+    def _tokenize_prompt(self, text: str, num_shared_characters: int, mask: ContentMask) -> TokenizedPrompt:
+        closing, cut = self._boundaries(text, num_shared_characters)
+        left, between, tail = self.tokenizer.token_ids([text[:closing], text[closing:cut], text[cut:]], mask)
+        leading = self.template.leading_ids
+        ids = (*leading, *left, *between, *tail)
+        gating_index = None if self.closing_token is None else len(leading) + len(left)
+        prefix = Prefix(ids, len(ids) - 1 if gating_index is None else gating_index)
+        return TokenizedPrompt(text, cut, len(ids) - len(tail), gating_index, prefix)
+
+    def _boundaries(self, prompt: str, num_shared_characters: int) -> tuple[int, int]:
+        """Return where in a rendering its last turn is closed (0 where that is not asked), and the cut."""
         special_tokens = self.tokenizer.special_tokens
-        found = list(special_tokens.pattern.finditer(renderings.prompt, 0, renderings.num_shared_characters))
+        found = list(special_tokens.pattern.finditer(prompt, 0, num_shared_characters))
         cut = max((match.start() for match in found if match[0] in special_tokens.boundaries), default=0)
         if self.closing_token is None:
             return 0, cut
@@ -174,31 +176,31 @@ def _longest(conversations: Sequence[TokenizedConversation]) -> int:
     return max(conversation.num_tokens for conversation in conversations)
 
 
-def _join(
-    head: list[int], tail: list[int], tails_and_responses: Sequence[list[int]], gating_index: int | None
-) -> tuple[TokenizedConversation, ...]:
+def _join(prompt: TokenizedPrompt, tails_and_responses: Sequence[list[int]]) -> tuple[TokenizedConversation, ...]:
     """Join the prompt's ids with each response's, and share what all of them agree on.
 
     Where the gating token is the prompt's last one and merges into a response, the gating of that response alone
     is read one token earlier: a response must not change what its neighbours get.
     """
-    prompt = (*head, *tail)
-    agreed = [len(head) + _num_agreed(tail, ids) for ids in tails_and_responses]
+    prefix, num_head, tail = prompt.prefix, prompt.num_head_tokens, list(prompt.tail)
+    agreed = [num_head + _num_agreed(tail, ids) for ids in tails_and_responses]
     if min(agreed) == 0:
         raise InvalidConversation("the first token of the prompt merges into a response, so nothing of it is left")
     conversations = []
     for own, ids in zip(agreed, tails_and_responses, strict=True):
-        gating = own - 1 if gating_index is None else gating_index
+        gating = own - 1 if prompt.gating_index is None else prompt.gating_index
         stop = max(min(agreed), gating + 1)
-        response_ids = tuple(ids[stop - len(head) :])
+        response_ids = tuple(ids[stop - num_head :])
         if not response_ids:
             raise InvalidConversation("a response is rendered as no token at all, so there is nothing to score")
-        conversations.append(TokenizedConversation(prompt[:stop], response_ids, gating))
+        keeps_all = stop == len(prefix) and gating == prefix.gating_index
+        known = prefix if keeps_all else None
+        conversations.append(TokenizedConversation(prefix.ids[:stop], response_ids, gating, known))
     return tuple(conversations)
 
 
 def _num_agreed(tail: list[int], ids: list[int]) -> int:
     """Return how many leading ids of a response's tokenisation are the tail's own."""
-    return next(
-        (index for index, (a, b) in enumerate(zip(tail, ids, strict=False)) if a != b), min(len(tail), len(ids))
-    )
+    if ids[: len(tail)] == tail:
+        return len(tail)
+    return next((index for index, (a, b) in enumerate(zip(tail, ids, strict=False)) if a != b), len(ids))

@@ -30,6 +30,7 @@ class DpaTemplate:
         turns = [f"{SPEAKERS[message.role]}{message.content}" for message in messages]
         return "\n\n".join([INSTRUCTION, *turns, *(["Assistant:"] if opens_response else [])])
 
-    def conversation(self, messages: Sequence[Message], response: str) -> str:
-        """Render the prompt, the response, and the closing `[/INST]`."""
-        return f"{self.prompt(messages)} {response} [/INST]"
+    def conversations(self, messages: Sequence[Message], responses: Sequence[str]) -> list[str]:
+        """Render the prompt once with each response and the closing `[/INST]`."""
+        prompt = self.prompt(messages)
+        return [f"{prompt} {response} [/INST]" for response in responses]

@@ -49,7 +49,7 @@ def probe_template(template: Template) -> TemplateProbe:
         probe = TemplateProbe(
             closed_prompt=template.prompt(messages, opens_response=False),
             prompt=template.prompt(messages),
-            conversation=template.conversation(messages, MARK),
+            conversation=template.conversations(messages, [MARK])[0],
             closed_system_prompt=_closed_system_prompt(template),
         )
     except Exception as error:  # a template is a program: it may fail in any way

@@ -121,7 +121,7 @@ class Policy:
     def closing_ids(self) -> tuple[int, ...]:
         """What the template writes behind a response, up to and with the first special token; else the eos."""
         said = "a response"
-        closing = self._ids(self.template.conversation((Message("user", "a prompt"),), said).rpartition(said)[2])
+        closing = self._ids(self.template.conversations((Message("user", "a prompt"),), [said])[0].rpartition(said)[2])
         special = [place for place, token in enumerate(closing) if token in self.tokenizer.all_special_ids]
         return tuple(closing[: special[0] + 1]) if special else (int(self.tokenizer.eos_token_id),)
 

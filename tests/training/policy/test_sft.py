@@ -43,7 +43,7 @@ def test_only_responses_and_what_closes_them_are_learned() -> None:
     assert policy.tokenizer.decode(learned) == "yes<|im_end|>"
     assert example["input_ids"] == policy.encode(row.prompt) + learned
     assert len(example["labels"]) == len(example["input_ids"])
-    rendered = policy.template.conversation(row.prompt, row.response)
+    rendered = policy.template.conversations(row.prompt, [row.response])[0]
     assert rendered.startswith(policy.tokenizer.decode(example["input_ids"]))
 
 
