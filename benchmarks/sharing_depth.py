@@ -71,17 +71,17 @@ class Texts:
 
 def workloads(texts: Texts) -> dict[str, Requests]:
     """Return what is asked, request by request."""
-    prompts = [texts.ids(200, 300) for _ in range(16)]
+    prompts = [texts.ids(200, 300) for _ in range(8)]
     system = texts.ids(400, 400)
     return {
-        "16 prompts of 250 tokens, 4 responses each, three times over": [
-            texts.responses(prompt, 4) for _ in range(3) for prompt in prompts
+        "8 prompts of 250 tokens, 2 responses each, three times over": [
+            texts.responses(prompt, 2) for _ in range(3) for prompt in prompts
         ],
-        "a system prompt of 400 tokens before 32 questions of 40, 2 responses each": [
-            texts.responses(system + texts.ids(30, 50), 2) for _ in range(32)
+        "a system prompt of 400 tokens before 16 questions of 40, 2 responses each": [
+            texts.responses(system + texts.ids(30, 50), 2) for _ in range(16)
         ],
-        "8 conversations of 6 turns, each turn scored": [one for _ in range(8) for one in conversation(texts)],
-        "48 prompts of 250 tokens that never come again": [texts.responses(texts.ids(200, 300), 1) for _ in range(48)],
+        "4 conversations of 6 turns, each turn scored": [one for _ in range(4) for one in conversation(texts)],
+        "24 prompts of 250 tokens that never come again": [texts.responses(texts.ids(200, 300), 1) for _ in range(24)],
     }
 
 
