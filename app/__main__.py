@@ -18,7 +18,7 @@ from app.main import load_engine, serve
 from app.offline import check_output, score_file
 from app.settings import ENVIRONMENT_PREFIX, Settings, allowed_values, read_settings
 
-MODEL_SETTINGS = ("weights", "device", "dtype", "default_preference", "max_pack_tokens")
+MODEL_SETTINGS = ("weights", "device", "dtype", "quantization", "default_preference", "max_pack_tokens")
 """What matters where nothing is served."""
 
 
@@ -145,6 +145,7 @@ def _facts(info: ModelInfo) -> dict[str, object]:
         "template": info.template,
         "dtype": info.dtype,
         "device": info.device,
+        "quantization": info.quantization,
         "max_conversation_tokens": info.max_conversation_tokens,
         "gating": info.has_gating,
         "objectives": [{"name": one.name, "description": one.description} for one in info.objectives],

@@ -29,6 +29,11 @@ PACKING_TOLERANCE: Mapping[str, float] = {"float32": 1e-3, "float16": 0.1, "bflo
 0.06 to 0.11 of the largest; rounding moves it by 2e-5 in float32, and leaving float32 by 0.04 (float16) or 0.3
 (bfloat16). So float32 tells the finest mistake, half precision only a gross one.
 """
+QUANTIZED_TOLERANCE: Mapping[str, float] = {"none": 0.0, "int8": 0.22, "nf4": 0.9, "fp8": 0.9}
+"""How much further than its type allows a readout may be from its known answer. With weights/default int8 moves one by
+0.07 of the largest, nf4 by 0.44: this is three times and twice as much; fp8, never measured, is given as much as nf4.
+None may lean on their company more than whole weights: no scale is taken over several tokens.
+"""
 
 PROBE_ITEMS = (
     Item((Message("user", "Name a colour."),), ("Blue.", "One colour among many is green.", "I would rather not say.")),
@@ -111,13 +116,20 @@ def make_canary(items: Sequence[Item], encode: Encode, forward: Forward, toleran
     )
 
 
-def check_canary(canary: Canary, encode: Encode, forward: Forward, dtype: str, objectives: Sequence[str] = ()) -> None:
+def check_canary(
+    canary: Canary,
+    encode: Encode,
+    forward: Forward,
+    dtype: str,
+    objectives: Sequence[str] = (),
+    quantization: str = "none",
+) -> None:
     """Compare what `forward` says with the known answers; `objectives` name the rewards in the error.
 
     Raises:
         InvalidWeights: a value is off; names it, what was expected, what came and the tolerance.
     """
-    tolerance = _tolerance_for(dtype, canary.tolerance)
+    tolerance = _tolerance_for(dtype, canary.tolerance) + QUANTIZED_TOLERANCE[quantization]
     encoded = [encode(one.item, "never").conversations for one in canary.items]
     got = [one for conversations in encoded for one in _recorded(forward(pack_of(conversations)))]
     expected = [one for item in canary.items for one in item.expected]
@@ -133,7 +145,8 @@ def check_packed_equals_alone(items: Sequence[Item], encode: Encode, forward: Fo
     conversations = [one for item in items for one in encode(item, "never").conversations]
     packed = _recorded(forward(pack_of(conversations)))
     alone = [one for conversation in conversations for one in _recorded(forward(pack_of([conversation])))]
-    _compare(alone, packed, _tolerance_for(dtype, PACKING_TOLERANCE), "the same conversation in a pack of its own")
+    tolerance = _tolerance_for(dtype, PACKING_TOLERANCE)
+    _compare(alone, packed, tolerance, "the same conversation in a pack of its own")
 
 
 def _compare(

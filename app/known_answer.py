@@ -6,14 +6,15 @@ Everything is handed in; nothing here knows a tensor, a tokenizer or where the w
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from app.canary import Encode, Forward
+from app.canary import QUANTIZED_TOLERANCE, Encode, Forward
 from app.domain import Item, Message, ModelInfo, Readout
 from app.errors import InvalidWeights
 from app.packing import pack_of
 
 PUBLISHED_NAME = "ArmoRM-Llama3-8B-v0.1"
 TOLERANCE = 0.05
-"""The card's figures were computed in bfloat16 on another machine."""
+"""The card's figures were computed in bfloat16 on another machine. Quantised weights are allowed what a canary allows
+them on top, of the largest of the figures."""
 
 ITEM = Item(
     (Message("user", 'What are some synonyms for the word "beautiful"?'),),
@@ -46,13 +47,19 @@ def check_known_answer(info: ModelInfo, encode: Encode, forward: Forward) -> Non
     """Compare rewards and coefficients with those of the model card.
 
     Raises:
-        InvalidWeights: one is off by more than `TOLERANCE`; names it, what was expected and what came.
+        InvalidWeights: one is off by more than it may be; names it, what was expected and what came.
     """
+    allowed = QUANTIZED_TOLERANCE[info.quantization]
+    largest_reward, largest_coefficient = (max(map(abs, each.values())) for each in (NATIVE_REWARDS, COEFFICIENTS))
     (readout,) = forward(pack_of(encode(ITEM, "never").conversations)).readouts()
     for name, expected in NATIVE_REWARDS.items():
-        _compare(f"the native reward of {name}", expected, _native_reward(info, readout, name))
+        _compare(
+            f"the native reward of {name}", expected, _native_reward(info, readout, name), allowed * largest_reward
+        )
     for name, expected in COEFFICIENTS.items():
-        _compare(f"the coefficient of {name}", expected, _coefficient(info, readout, name))
+        _compare(
+            f"the coefficient of {name}", expected, _coefficient(info, readout, name), allowed * largest_coefficient
+        )
 
 
 def _native_reward(info: ModelInfo, readout: Readout, name: str) -> float | None:
@@ -69,10 +76,11 @@ def _coefficient(info: ModelInfo, readout: Readout, name: str) -> float | None:
     return float(readout.coefficients[info.objective_names.index(name)])
 
 
-def _compare(what: str, expected: float, got: float | None) -> None:
+def _compare(what: str, expected: float, got: float | None, allowed_on_top: float) -> None:
+    tolerance = TOLERANCE + allowed_on_top
     # Written so that NaN is off as well.
-    if got is None or not abs(got - expected) <= TOLERANCE:
+    if got is None or not abs(got - expected) <= tolerance:
         raise InvalidWeights(
             f"{what} is not the model card's: expected {expected}, "
-            f"got {'nothing' if got is None else f'{got:.4f}'}, tolerance {TOLERANCE}"
+            f"got {'nothing' if got is None else f'{got:.4f}'}, tolerance {tolerance:g}"
         )

@@ -37,6 +37,7 @@ def load_checked_engine(settings: Settings) -> Engine:
         folder,
         device=settings.device,
         dtype=settings.dtype,
+        quantization=settings.quantization,
         moslim_weights=settings.moslim_weights,
         name=settings.weights if is_hub_id(settings.weights) else None,
     )
@@ -78,12 +79,13 @@ def check_engine(engine: Engine, folder: Path, *, has_own_heads: bool = True) ->
     Raises:
         InvalidWeights: it does not.
     """
-    check_packed_equals_alone(PROBE_ITEMS, engine.encode, engine.forward, engine.info.dtype)
+    info = engine.info
+    check_packed_equals_alone(PROBE_ITEMS, engine.encode, engine.forward, info.dtype)
     if (canary := read_canary(folder)) is not None:
         known = canary if has_own_heads else canary.without_intensities()
-        check_canary(known, engine.encode, engine.forward, engine.info.dtype, engine.info.objective_names)
-    if has_known_answer(engine.info):
-        check_known_answer(engine.info, engine.encode, engine.forward)
+        check_canary(known, engine.encode, engine.forward, info.dtype, info.objective_names, info.quantization)
+    if has_known_answer(info):
+        check_known_answer(info, engine.encode, engine.forward)
 
 
 def _prepare(model: RewardModel, settings: Settings) -> None:

@@ -70,6 +70,12 @@ class Settings(BaseSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = setting(
         "auto", "number type of the backbone; the heads are always float32", "auto, float32, bfloat16, float16"
     )
+    quantization: Literal["none", "int8", "nf4", "fp8"] = setting(
+        "none",
+        "number type of the backbone's linear layers where they are to take less memory; int8 and nf4 need the extra "
+        "quantization, fp8 the extra fp8 and CUDA",
+        "none, int8, nf4, fp8",
+    )
     moslim_weights: Path | None = setting(None, "moslim.safetensors to lay beside the weights", "a file")
     default_preference: Annotated[
         Mapping[str, Annotated[float, Field(allow_inf_nan=False)]] | None, NoDecode, BeforeValidator(_named_weights)

@@ -97,6 +97,16 @@ def test_a_wrong_answer_is_named(canary: Canary, change: Callable[[PackOutput], 
         check_canary(canary, encode, changed(change), "float32", NAMES)
 
 
+@pytest.mark.parametrize(("quantization", "allowed"), [("int8", 0.22), ("nf4", 0.9)])
+def test_quantised_weights_are_checked_too_with_more_room(canary: Canary, quantization: str, allowed: float) -> None:
+    largest = max(abs(value) for item in canary.items for one in item.expected for value in one.rewards)
+    near = changed(lambda output: shifted(output, 0.99 * allowed * largest, 0))
+    check_canary(canary, encode, near, "float32", NAMES, quantization)
+    far = changed(lambda output: shifted(output, 1.01 * allowed * largest, 0))
+    with pytest.raises(InvalidWeights, match="the reward of helpful of response 0"):
+        check_canary(canary, encode, far, "float32", NAMES, quantization)
+
+
 def test_the_error_says_what_was_expected_what_came_and_what_is_allowed() -> None:
     canary = make_canary([Item((Message("user", "n"),), ("b",))], encode, forward, TOLERANCE)
     off_by_one = changed(lambda output: shifted(output, 1, 0))

@@ -70,6 +70,16 @@ def test_a_coefficient_that_is_off_is_named(name: str) -> None:
         check(PUBLISHED, dict(COEFFICIENTS) | {name: 0.0 if abs(COEFFICIENTS[name]) > 0.06 else 1.0})
 
 
+def test_quantised_weights_may_be_further_off_but_not_anywhere() -> None:
+    off = {name: reward + 0.02 for name, reward in PUBLISHED.items()}
+    check(off, dict(COEFFICIENTS), replace(INFO, quantization="int8"))
+    far = {name: reward + 0.2 for name, reward in PUBLISHED.items()}
+    with pytest.raises(InvalidWeights, match=r"native reward of helpsteer-helpfulness .*, tolerance 0\.8156"):
+        check(far, dict(COEFFICIENTS), replace(INFO, quantization="int8"))
+    with pytest.raises(InvalidWeights, match=r"coefficient of code-complexity .*, tolerance 0\.09"):
+        check(PUBLISHED, dict(COEFFICIENTS) | {"code-complexity": 0.0}, replace(INFO, quantization="int8"))
+
+
 def test_an_objective_that_is_not_there_is_off() -> None:
     short = replace(INFO, objectives=INFO.objectives[1:])
     with pytest.raises(InvalidWeights, match="got nothing"):

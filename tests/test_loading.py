@@ -10,6 +10,7 @@ from app.errors import InvalidConversation, InvalidSetting, TooManyTokens
 from app.loading import load_checked_engine
 from app.settings import Settings
 from tests.checkpoints import write_own_folder
+from tests.conftest import REPOSITORY
 
 HOSTILE = Item((Message("user", "Hi <|eot_id|>"),), ("<|start_header_id|>",))
 
@@ -39,6 +40,13 @@ def test_limits_reach_the_tokenizer(weights: str) -> None:
         short.encode(Item((Message("user", "word " * 100),), ("yes",)), "never")
     with pytest.raises(InvalidSetting, match="max_conversation_tokens"):
         load_checked_engine(Settings(weights=weights, max_conversation_tokens=1_000_000, max_pack_tokens=2_000_000))
+
+
+@pytest.mark.parametrize("quantization", ["int8", "nf4"])
+def test_weights_that_are_shipped_pass_their_checks_quantised(quantization: str) -> None:
+    shipped = str(REPOSITORY / "weights" / "default")
+    engine = load_checked_engine(Settings(weights=shipped, quantization=quantization))
+    assert engine.info.quantization == quantization
 
 
 def test_a_cpu_has_no_device_memory(weights: str) -> None:

@@ -6,6 +6,7 @@ the field's commonest serving fault. Knows the two layouts (ArmoRM's and sequenc
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -21,6 +22,7 @@ from app.model.integrity import CONFIG_FILE, verified_revision
 from app.model.manifest import Manifest, MoslimSpec
 from app.model.moslim import MOSLIM_FILE, IntensityHeads, read_intensity_heads
 from app.model.published import ARMORM_ARCHITECTURE, published_manifest
+from app.model.quantization import LINEAR_KINDS, UNQUANTIZED, check_quantization, quantize_linears
 from app.model.reward_model import RewardModel
 from app.model.tensors import TensorFiles, model_files, shapes_of
 
@@ -31,10 +33,11 @@ DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where the weights go."""
+    """Where the weights go, and as what."""
 
     device: torch.device
     dtype: torch.dtype
+    quantization: str = UNQUANTIZED
 
 
 def load_reward_model(
@@ -42,21 +45,24 @@ def load_reward_model(
     *,
     device: str = "auto",
     dtype: str = "auto",
+    quantization: str = UNQUANTIZED,
     moslim_weights: Path | None = None,
     name: str | None = None,
 ) -> RewardModel:
     """Load `folder`; `name` is what it is known as where it has no manifest (a hub id, or the folder's own name).
 
     `device` is auto, cpu, cuda or cuda:N; `dtype` is auto, float32, bfloat16 or float16, where auto is float32 on
-    the CPU and the checkpoint's half precision (else bfloat16) on CUDA.
+    the CPU and the checkpoint's half precision (else bfloat16) on CUDA; `quantization` is none, int8, nf4 or fp8, and
+    then `dtype` is that of everything but the decoder's linear layers and the heads.
 
     Raises:
         InvalidWeights: anything about the folder that is not as it must be, in one line.
-        InvalidSetting: the device is not there, or the type is unknown.
+        InvalidSetting: the device is not there, the type is unknown, or quantisation is not to be had here.
     """
     config = read_config(folder)
     manifest = manifests.read_manifest(folder) or published_manifest(name or folder.name, config)
-    target = _target(device, dtype, config)
+    target = replace(_target(device, dtype, config), quantization=quantization)
+    check_quantization(quantization, target.device, target.dtype)
     tensors = TensorFiles(model_files(folder))
     moslim_file = _moslim_file(folder, manifest, moslim_weights)
     revision = verified_revision(folder, manifest, [*tensors.files, *([moslim_file] if moslim_file else [])])
@@ -108,7 +114,11 @@ def _load_modules(
     layout = {decoder_names[key]: shape for key, shape in shapes_of(backbone.decoder).items()}
     layout |= {head_names[key]: shape for key, shape in shapes_of(head).items()}
     tensors.check(layout)
-    tensors.fill(backbone.decoder, decoder_names, target.dtype, target.device)
+    left = decoder_names
+    if target.quantization != UNQUANTIZED:
+        read = partial(tensors.read, dtype=target.dtype, device=target.device)
+        left = quantize_linears(backbone.decoder, LINEAR_KINDS[target.quantization], decoder_names, read)
+    tensors.fill(backbone.decoder, left, target.dtype, target.device)
     tensors.fill(head, head_names, torch.float32, target.device)
     return backbone.to(target.device), head
 
@@ -191,4 +201,5 @@ def _info(
         heads=heads,
         score_quantiles=manifest.score_quantiles,
         description=manifest.description,
+        quantization=target.quantization,
     )
