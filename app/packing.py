@@ -219,6 +219,7 @@ class PackBuilder:
         layout = _Layout(self.num_responses)
         for prefix, responses in self._groups.items():
             layout.add(prefix, responses, self._recalled.get(prefix))
+        self._recalled.clear()  # the pack has it now, and should be the last to keep it in memory
         return layout.pack()
 
     def _num_cached_tokens(self, prefix: Prefix) -> int:

@@ -19,6 +19,7 @@ import torch
 
 from app.domain import Prefix
 
+Ids: TypeAlias = tuple[int, ...]
 States: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 """Keys and values of a run of tokens in one layer, (1, M, n, E) each."""
 
@@ -54,13 +55,13 @@ class RecalledPrefix:
 
 @dataclass(eq=False, slots=True)
 class _Node:
-    token_ids: tuple[int, ...]
+    token_ids: Ids
     states: tuple[States, ...]
     parent: "_Node | None"
     gating: dict[int, torch.Tensor] = field(default_factory=dict)
     """Offset within the run → what the heads read there."""
-    children: "dict[int, _Node]" = field(default_factory=dict)
-    """By the first token of their run."""
+    children: "dict[Ids, _Node]" = field(default_factory=dict)
+    """By the beginning of their run: all are told apart by it."""
 
     @property
     def num_bytes(self) -> int:
@@ -72,7 +73,7 @@ class PrefixCache:
     """Prompts' keys, values and gating features, within a budget of bytes."""
 
     def __init__(self, budget_bytes: int, *, whole_prompts_only: bool = False) -> None:
-        """`whole_prompts_only` recalls no part of a prompt: computing the rest after it rounds otherwise than all."""
+        """`whole_prompts_only` shares no part of a prompt: what is computed after a part rounds otherwise than all."""
         self.budget_bytes = budget_bytes
         self.whole_prompts_only = whole_prompts_only
         self.num_bytes = 0
@@ -129,15 +130,19 @@ class PrefixCache:
         """Forget everything: the weights have changed, or the memory is needed."""
         with self._lock:
             self.num_evictions += len(self._by_use)
+            for node in self._by_use:
+                node.parent = None  # parent and child would keep each other in memory until garbage is collected
             self._by_use.clear()
             self._root = _Node((), (), None)
             self.num_bytes = self.num_tokens = 0
 
-    def _walk(self, prefix_ids: tuple[int, ...]) -> tuple[list[_Node], int]:
+    def _walk(self, prefix_ids: Ids) -> tuple[list[_Node], int]:
         """Return the nodes that spell the longest known beginning, and its length; the last may be known in part."""
         path: list[_Node] = []
         node, num_known = self._root, 0
-        while num_known < len(prefix_ids) and (child := node.children.get(prefix_ids[num_known])) is not None:
+        while (
+            num_known < len(prefix_ids) and (child := node.children.get(self._key(prefix_ids[num_known:]))) is not None
+        ):
             path.append(child)
             num_alike = _num_alike(child.token_ids, prefix_ids[num_known : num_known + len(child.token_ids)])
             num_known += num_alike
@@ -145,6 +150,10 @@ class PrefixCache:
                 break
             node = child
         return path, num_known
+
+    def _key(self, token_ids: Ids) -> Ids:
+        """Return what a run is found by among others: its first token, or all where none may be cut in two."""
+        return token_ids if self.whole_prompts_only else token_ids[:1]
 
     def _split(self, node: _Node, at: int) -> _Node:
         """Cut a node in two; return the first part, which takes its place."""
@@ -163,7 +172,7 @@ class PrefixCache:
 
     def _add(self, node: _Node) -> _Node:
         parent = node.parent or self._root
-        parent.children[node.token_ids[0]] = node
+        parent.children[self._key(node.token_ids)] = node
         self._by_use[node] = None
         self.num_tokens += len(node.token_ids)
         self.num_bytes += node.num_bytes
@@ -171,7 +180,7 @@ class PrefixCache:
 
     def _forget(self, node: _Node) -> None:
         parent = node.parent or self._root
-        del parent.children[node.token_ids[0]], self._by_use[node]
+        del parent.children[self._key(node.token_ids)], self._by_use[node]
         self.num_tokens -= len(node.token_ids)
         self.num_bytes -= node.num_bytes
 
@@ -226,7 +235,7 @@ def _runs(path: Sequence[_Node], num_tokens: int) -> tuple[tuple[States, ...], .
     return tuple(runs)
 
 
-def _num_alike(one: tuple[int, ...], other: tuple[int, ...]) -> int:
+def _num_alike(one: Ids, other: Ids) -> int:
     if one == other:
         return len(one)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

@@ -5,6 +5,8 @@ Tensors end here: what `forward` returns is numpy.
 T packed tokens · P prompts · R responses · D hidden size · K objectives · C intensity classes of a head
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final, cast
 
 import numpy as np
@@ -18,7 +20,7 @@ from app.model.backbone import Backbone
 from app.model.batch_invariance import padded, read_in_rows
 from app.model.manifest import Manifest
 from app.model.moslim import IntensityHeads
-from app.model.prefix_cache import PrefixCache, RecalledPrefix
+from app.model.prefix_cache import PrefixCache, RecalledPrefix, States
 from app.model.staging import to_device, to_host
 from app.packing import NOT_IN_PACK, Pack, PackOutput
 
@@ -63,13 +65,13 @@ class RewardModel:
         """
         try:
             return self._forward(pack)
-        except torch.OutOfMemoryError as error:
-            if self.prefix_cache is not None:
-                self.prefix_cache.clear()
-            torch.cuda.empty_cache()
-            raise DeviceOutOfMemory("the pack does not fit into the device's memory") from error
         except RuntimeError as error:
-            raise _translated(error) from error
+            fault = _translated(error)
+            if isinstance(fault, DeviceOutOfMemory) and self.prefix_cache is not None:
+                self.prefix_cache.clear()
+            if isinstance(error, torch.OutOfMemoryError):
+                torch.cuda.empty_cache()
+            raise fault from error
 
     def memory_bytes(self) -> dict[str, float]:
         """Return the device's memory by kind: allocated and reserved by this process, free on the device."""
@@ -84,15 +86,17 @@ class RewardModel:
     @torch.inference_mode()
     def features(self, pack: Pack) -> tuple[torch.Tensor, torch.Tensor]:
         """Return f(x⊕y) per response, (R, D), and f(x) per prompt, (P, D), in float32 on the device."""
-        features_RD, prompt_features_PD, _ = self._read(pack)
-        return features_RD, prompt_features_PD
+        read = self._read(pack)
+        return read.features_RD, read.prompt_features_PD
 
     @torch.inference_mode()
     def _forward(self, pack: Pack) -> PackOutput:
+        read = self._read(pack)
+        features = (read.features_RD, read.prompt_features_PD, read.prefix_of_response_R)
         if self.invariant_pack_tokens is None:
-            output, intensities = self._heads(*self._read(pack))
+            output, intensities = self._heads(*features)
         else:
-            output, intensities = read_in_rows(self._heads, *self._read(pack))
+            output, intensities = read_in_rows(self._heads, *features)
         optional = {
             "gating_PK": output.gating_PK,
             "coefficients_PK": output.coefficients_PK,
@@ -100,15 +104,30 @@ class RewardModel:
         }
         present = {name: tensor for name, tensor in optional.items() if tensor is not None}
         rewards_RK, *arrays = to_host([output.rewards_RK, *present.values(), *intensities.values()])
-        return PackOutput(
+        answer = PackOutput(
             rewards_RK=rewards_RK,
             prefix_of_response_R=pack.prefix_of_response_R,
             **dict(zip(present, arrays[: len(present)], strict=True)),
             intensities=dict(zip(intensities, arrays[len(present) :], strict=True)),
         )
+        if answer.is_finite_R.all():  # else what was computed of the prompts may be spoilt, and would spoil others
+            self._remember(read.fresh)
+        return answer
 
-    def _read(self, pack: Pack) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Run the backbone; return the features of responses and prompts, and which prompt is whose."""
+    def _remember(self, fresh: "Sequence[_FreshPrefix]") -> None:
+        """Give the cache what it has not seen; where there is no memory for it, it keeps nothing."""
+        if self.prefix_cache is None:
+            return
+        try:
+            for one in fresh:
+                self.prefix_cache.store(one.recalled, one.states, one.gating_hidden_D)
+        except RuntimeError as error:
+            self.prefix_cache.clear()
+            if not isinstance(_translated(error), DeviceOutOfMemory):
+                raise
+
+    def _read(self, pack: Pack) -> "_Reading":
+        """Run the backbone."""
         token_ids, position_ids = pack.token_ids_T, pack.position_ids_T
         if (num_tokens := self.invariant_pack_tokens) is not None:
             token_ids, position_ids = padded(token_ids, num_tokens), padded(position_ids, num_tokens)
@@ -116,18 +135,20 @@ class RewardModel:
         token_ids_T, position_ids_T, reward_indices_R, gating_indices_P, prefix_of_response_R = to_device(
             [token_ids, position_ids, pack.reward_indices_R, gating_indices, pack.prefix_of_response_R], self.device
         )
-        fresh = [] if self.prefix_cache is None else _fresh_prefixes(pack)
-        spans, by_company = [span for _, _, span in fresh], self.invariant_pack_tokens is None
-        layout = AttentionLayout(pack.segments, self.device, spans, is_split_by_company=by_company)
+        fresh_prompts = [] if self.prefix_cache is None else _fresh_prompts(pack)
+        runs, by_company = [pack.prefix_runs_P[prompt] for prompt in fresh_prompts], self.invariant_pack_tokens is None
+        layout = AttentionLayout(pack.segments, self.device, runs, is_split_by_company=by_company)
         hidden_TD = self.backbone(token_ids_T, position_ids_T, pack.segments, layout)
         features_RD = hidden_TD[reward_indices_R].float()
         prompt_features_PD = hidden_TD[gating_indices_P].float()
         for prompt, gating_index in enumerate(pack.gating_indices_P.tolist()):
             if gating_index == NOT_IN_PACK:
                 prompt_features_PD[prompt] = cast("RecalledPrefix", pack.cached_P[prompt]).gating_hidden_D
-        for (prompt, recalled, _), states in zip(fresh, layout.kept, strict=True):
-            cast("PrefixCache", self.prefix_cache).store(recalled, states, prompt_features_PD[prompt])
-        return features_RD, prompt_features_PD, prefix_of_response_R
+        fresh = [
+            _FreshPrefix(cast("RecalledPrefix", pack.cached_P[prompt]), states, prompt_features_PD[prompt])
+            for prompt, states in zip(fresh_prompts, layout.kept, strict=True)
+        ]
+        return _Reading(features_RD, prompt_features_PD, prefix_of_response_R, fresh)
 
     def _heads(
         self, features_RD: torch.Tensor, prompt_features_PD: torch.Tensor, prefix_of_response_R: torch.Tensor
@@ -136,14 +157,35 @@ class RewardModel:
         return self.head.readout(features_RD, prompt_features_PD, prefix_of_response_R), intensities
 
 
-def _fresh_prefixes(pack: Pack) -> list[tuple[int, RecalledPrefix, tuple[int, int]]]:
-    """Return the prompts whose rest is computed here and worth keeping: row, what was recalled of it, its run."""
-    rows = enumerate(zip(pack.cached_P, pack.prefix_runs_P, strict=True))
-    return [(row, cast("RecalledPrefix", cached), run) for row, (cached, run) in rows if cached and run[0] < run[1]]
+@dataclass(frozen=True, slots=True)
+class _FreshPrefix:
+    """What was computed of a prompt, for the cache."""
+
+    recalled: RecalledPrefix
+    states: Sequence[States]
+    gating_hidden_D: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What the backbone says of a pack, float32, on the device."""
+
+    features_RD: torch.Tensor
+    prompt_features_PD: torch.Tensor
+    prefix_of_response_R: torch.Tensor
+    fresh: Sequence[_FreshPrefix]
+
+
+def _fresh_prompts(pack: Pack) -> list[int]:
+    """Return the prompts of which something is computed that is asked to be remembered."""
+    prompts = enumerate(zip(pack.cached_P, pack.prefix_runs_P, strict=True))
+    return [prompt for prompt, (cached, (start, stop)) in prompts if cached is not None and start < stop]
 
 
 def _translated(error: RuntimeError) -> InferenceFailed:
     """Tell a lost device and a full memory from any other fault."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return DeviceOutOfMemory("the pack does not fit into the device's memory")
     if CPU_OUT_OF_MEMORY in str(error):
         return DeviceOutOfMemory("the pack does not fit into memory")
     if isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error):

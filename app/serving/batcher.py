@@ -8,7 +8,8 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from itertools import compress
+from functools import partial
+from itertools import compress, takewhile
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -145,15 +146,18 @@ class Batcher:
             self._resolve(jobs, computed)
             return
         # Only here, where the error is gone and with it all that it kept in memory.
-        await self._settle_halves(jobs)
+        await self._settle_parts(jobs)
 
-    async def _settle_halves(self, jobs: Sequence[Job]) -> None:
+    async def _settle_parts(self, jobs: Sequence[Job]) -> None:
+        """Compute these jobs in packs of half the size at most, with nothing recalled: that would be in memory too."""
         logger.warning("out of memory: pack %d of %d responses is halved", self._num_packs, len(jobs))
-        middle = len(jobs) // 2
-        for half in (jobs[:middle], jobs[middle:]):
-            wanted = [job for job in half if not job.future.done()]
-            if wanted and self._is_usable:
-                await self._settle(wanted, builder_of([job.conversation for job in wanted]))
+        half_tokens = builder_of([job.conversation for job in jobs]).num_tokens // 2
+        budget_tokens = min(half_tokens, self._queue.max_pack_tokens)
+        while self._is_usable and (jobs := [job for job in jobs if not job.future.done()]):
+            part = PackBuilder(budget_tokens, max_tokens=self._queue.max_pack_tokens)
+            taken = list(takewhile(partial(_joins, part), jobs))
+            await self._settle(taken, part)
+            jobs = jobs[len(taken) :]
 
     def _compute(self, builder: PackBuilder) -> Answered:
         """Lay a pack out, compute it, and split what it gave; in the engine thread, since large packs take long."""
@@ -215,6 +219,10 @@ class Batcher:
             job.fail(error_type(f"{what} (pack {self._num_packs})"))
         self._is_poisoned |= isinstance(cause, DevicePoisoned)
         self._is_usable &= not isinstance(cause, DevicePoisoned | EngineDied)
+
+
+def _joins(part: PackBuilder, job: Job) -> bool:
+    return part.try_add(job.conversation)
 
 
 def _verdict(cause: Exception) -> tuple[FailureKind, type[InferenceFailed], str]:

@@ -85,6 +85,7 @@ class EngineThread(Generic[Work, Result]):
         try:
             while (call := self._calls.get()) is not None:
                 call()
+                call = None  # which holds a pack and its answer, until the next one comes
         except BaseException as error:  # not the thread's own loop: a call that means to end it, as SystemExit does
             self._end(error)
         else:

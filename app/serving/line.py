@@ -163,9 +163,10 @@ class WaitingLine:
 
     def _fits(self, job: Job, company: _Company, builder: PackBuilder, *, may_split: bool) -> bool:
         room_tokens = builder.room_tokens
-        if builder.prefix_cost_tokens(company.prefix) + job.num_response_tokens > room_tokens:
+        prefix_tokens = builder.prefix_cost_tokens(company.prefix)
+        if prefix_tokens + job.num_response_tokens > room_tokens:
             return False
-        return may_split or not room_tokens < company.num_tokens <= builder.token_budget
+        return may_split or not room_tokens < prefix_tokens + company.num_response_tokens <= builder.token_budget
 
     def _take_turn(self, name: str, builder: PackBuilder) -> list[Job]:
         caller = self._callers[name]

@@ -35,6 +35,14 @@ def conversations(seed: int, count: int) -> list[TokenizedConversation]:
     return [TokenizedConversation(prompt, ids(1, 60), gating_index) for prompt, gating_index in chosen]
 
 
+def begin_alike() -> list[TokenizedConversation]:
+    """Prompts of which one is the beginning of another, or both have one, of hundreds of tokens."""
+    random = np.random.default_rng(5)
+    long = tuple(random.integers(0, VOCABULARY, 700).tolist())
+    prompts = [long, (*long[:300], 1, 2, 3), long[:170], long[:300], long[:170] + (4,) * 90]
+    return [TokenizedConversation(prompt, (7, 8, number), len(prompt) - 1) for number, prompt in enumerate(prompts)]
+
+
 def bits(readout: Readout) -> bytes:
     arrays = (readout.rewards, readout.gating, readout.coefficients, *readout.intensities.values())
     return b"".join(np.ascontiguousarray(array).tobytes() for array in arrays) + np.float64(readout.score).tobytes()
@@ -69,6 +77,16 @@ def test_company_does_not_change_a_bit(model: RewardModel, monkeypatch: pytest.M
     monkeypatch.setattr(model, "prefix_cache", PrefixCache(2**30, whole_prompts_only=True))
     assert all(other == alone for other in in_other_company(model, given))
     assert model.prefix_cache.num_tokens > 0
+
+
+def test_prompts_that_begin_alike_share_no_bits(model: RewardModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = begin_alike()
+    monkeypatch.setattr(model, "invariant_pack_tokens", PACK_TOKENS)
+    order = list(range(len(given)))
+    alone = scored(model, given, order, 1)
+    monkeypatch.setattr(model, "prefix_cache", PrefixCache(2**30, whole_prompts_only=True))
+    for _ in range(2):
+        assert scored(model, given, order, 1) == alone
 
 
 def test_more_responses_than_are_read_at_a_time(model: RewardModel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """What is read off a pack with recalled prefixes equals what is read without the cache, whatever has been evicted."""
 
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -155,6 +156,56 @@ def test_what_was_recalled_stays_right_when_it_is_dropped_meanwhile(with_cache, 
     cached.prefix_cache = None
     again = [TokenizedConversation(prompt, (62, 63), 59), TokenizedConversation((*prompt, 100, 101), (62, 63), 61)]
     assert_equal(readouts, model.forward(pack_of(again)).readouts())
+
+
+def test_what_was_not_finite_is_not_remembered(with_cache, model, monkeypatch) -> None:
+    cached = with_cache(AMPLE_BYTES)
+    layer = cached.backbone.decoder.layers[0]
+    sound = layer.forward
+    system = tuple(range(40))
+
+    def spoilt(*arguments: object, **options: object) -> torch.Tensor:
+        output = sound(*arguments, **options)
+        (output[0] if isinstance(output, tuple) else output)[..., 5, :] = torch.nan
+        return output
+
+    monkeypatch.setattr(layer, "forward", spoilt)
+    readouts, _ = score(cached, [TokenizedConversation((*system, 50), (61,), 40)])
+    assert np.isnan(readouts[0].rewards).any()
+    monkeypatch.setattr(layer, "forward", sound)
+    assert cached.prefix_cache.num_tokens == 0
+    readouts, _ = score(cached, [TokenizedConversation((*system, 51), (61,), 40)])
+    assert np.isfinite(readouts[0].rewards).all()
+    assert cached.prefix_cache.num_tokens == 41
+
+
+def test_no_memory_for_the_cache_costs_no_answer(with_cache, model, monkeypatch) -> None:
+    cached = with_cache(AMPLE_BYTES)
+    given = [TokenizedConversation(tuple(range(60)), (61,), 59)]
+    score(cached, given)
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(cached.prefix_cache, "_add", full)
+    other = [TokenizedConversation((*range(30), 7, 8), (61,), 31)]
+    found, _ = score(cached, other)
+    assert (cached.prefix_cache.num_tokens, cached.prefix_cache.num_bytes) == (0, 0)
+    cached.prefix_cache = None
+    assert_equal(found, score(cached, other)[0])
+
+
+def test_a_pack_that_is_done_keeps_nothing_that_was_dropped(with_cache, model) -> None:
+    cached = with_cache(AMPLE_BYTES)
+    given = TokenizedConversation(tuple(range(60)), (61,), 59)
+    score(cached, [given])
+    kept = [weakref.ref(keys) for node in cached.prefix_cache._by_use for keys, _ in node.states]
+    builder = PackBuilder(1000, recall=cached.prefix_cache.find)
+    builder.try_add(given)
+    cached.forward(builder.build())
+    cached.prefix_cache.clear()
+    assert [one() for one in kept] == [None] * len(kept)
+    assert builder.num_tokens == 1
 
 
 def test_running_out_of_memory_empties_the_cache(with_cache, model, monkeypatch) -> None:

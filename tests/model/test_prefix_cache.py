@@ -62,7 +62,7 @@ def check_books(cache: PrefixCache) -> None:
     reached = [cache._root]
     for node in reached:
         for first, child in node.children.items():
-            assert (child.parent, child.token_ids[0]) == (node, first)
+            assert (child.parent, child.token_ids[:1]) == (node, first)
             assert node is cache._root or places[node] > places[child]
             assert set(child.gating) <= set(range(len(child.token_ids)))
             reached.append(child)
@@ -94,6 +94,18 @@ def test_what_was_used_last_stays() -> None:
         compute(cache, ids, len(ids) - 1)
     assert [cache.find(Prefix(ids, len(ids) - 1)).num_tokens for ids in (one, other, third)] == [37, 16, 37]
     assert cache.num_evictions == 1
+
+
+def test_where_no_part_is_shared_prompts_that_begin_alike_are_kept_apart() -> None:
+    cache = PrefixCache(10**6, whole_prompts_only=True)
+    prompts = [(*HEADER, *range(200, 260), *tail) for tail in ((), (1, 2), (1, 3), (1, 2, 3))]
+    for _ in range(2):
+        recalled = [compute(cache, ids, len(ids) - 1) for ids in prompts]
+    assert [one.num_tokens for one in recalled] == [len(ids) for ids in prompts]
+    assert [len(one.runs) for one in recalled] == [1] * 4
+    assert cache.num_tokens == sum(map(len, prompts))
+    for one in recalled:
+        check(one)
 
 
 def test_what_is_larger_than_the_budget_is_not_kept() -> None:

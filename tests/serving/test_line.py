@@ -1,6 +1,7 @@
 """The rules by which a pack is filled from a waiting line."""
 
 import asyncio
+from dataclasses import dataclass
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,6 +24,11 @@ def line_of(*jobs: Job) -> WaitingLine:
     for one in jobs:
         line.add(one)
     return line
+
+
+@dataclass(frozen=True)
+class Recalled:
+    num_tokens: int
 
 
 def take(line: WaitingLine, budget: int, *, held: Job | None = None) -> list[Job]:
@@ -68,6 +74,14 @@ def test_a_company_that_fits_a_pack_of_its_own_is_not_split() -> None:
     line = line_of(first, *company)
     assert take(line, 8) == [first]
     assert take(line, 8) == company
+
+
+def test_what_is_recalled_of_a_prefix_takes_no_room() -> None:
+    companies = [[job(letter * 50, "1234"), job(letter * 50, "5678")] for letter in "abc"]
+    line = line_of(*[one for company in companies for one in company])
+    builder = PackBuilder(24, recall=lambda prefix: Recalled(len(prefix)))
+    assert line.take(builder) == [one for company in companies for one in company]
+    assert builder.num_tokens == 24
 
 
 def test_a_company_bigger_than_any_pack_is_split() -> None:
