@@ -18,7 +18,7 @@ from app.errors import Draining
 
 LARGEST_HEAD_BYTES = 64 * 1024
 LONGEST_HEAD_SECONDS = 60.0
-"""From a connection, or from a request's first byte, to the end of its headers."""
+"""From a connection, or from a request's first byte or the answer before it, to the end of its headers."""
 LAST_ARRIVAL_SECONDS = 1.0
 """While the port closes: for the first byte of who has connected, which may be on its way."""
 
@@ -63,6 +63,12 @@ class BoundedProtocol(HttpToolsProtocol):
         self.reads_head = True
         self.head_bytes = 0
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.reads_head and self.head_bytes and self._owes_nothing() and not self.transport.is_closing():
+            self._unset_keepalive_if_required()  # the next request has begun already: nobody waits for its first byte
+            self._expect_head(self.head_seconds)
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from app.api.http_protocol import BoundedProtocol
-from tests.api.serving import Served, serving
+from tests.api.fake_engine import HOLD
+from tests.api.serving import PATIENCE_SECONDS, Served, serving, wait_until
 
 HALF = b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Half"
 WHOLE = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -46,6 +47,20 @@ def test_a_head_that_stops_is_told_so(impatient: Served, half: bytes, before: tu
     problem = json.loads(body)
     assert (problem["status"], problem["title"]) == (408, "Request Timeout")
     assert f"x-request-id: {problem['request_id']}".encode() in head
+
+
+@pytest.mark.parametrize("rest", [b"", HALF[1:2]])
+def test_a_head_that_begins_before_the_last_answer_has_its_time_from_that_on(impatient: Served, rest: bytes) -> None:
+    held = json.dumps({"prompt": "Say something", "response": HOLD}).encode()
+    with impatient.connection() as connection:
+        connection.sendall(b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(held) + held)
+        assert impatient.fake.holding.wait(PATIENCE_SECONDS)
+        connection.sendall(HALF[:1])
+        wait_until(lambda: any(getattr(one, "head_bytes", 0) for one in impatient.server.server_state.connections))
+        impatient.fake.release.set()
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 OK\r\n")
+        connection.sendall(rest)
+        assert b"HTTP/1.1 408 Request Timeout\r\n" in b"".join(iter(lambda: connection.recv(65536), b""))
 
 
 def test_a_slow_body_is_no_late_head(impatient: Served, monkeypatch: pytest.MonkeyPatch) -> None:
