@@ -34,8 +34,8 @@ RESULTS = Path(__file__).parent / "results"
 NOTE = (
     "Logical tokens a second of wall-clock time: a prompt counts once per response. Medians over rounds in which the "
     "two ways take turns, each with prompts that neither has seen; the ids of both were equal in every round. "
-    "`got` is how many cores' worth of CPU time other programs left: where it is 1 on two cores, the rate is that of one "
-    "core. Beside it the same by CPU seconds, which other programs disturb least."
+    "`got` is how many cores' worth of CPU time other programs left: where it is 1 on two cores, the rate is that of "
+    "one core. Beside it the same by CPU seconds, which other programs disturb least."
 )
 
 Ids: TypeAlias = list[list[list[int]]]
@@ -128,7 +128,7 @@ def _compare(
 def table(measurements: Sequence[Measurement]) -> str:
     """Return the measurements as a Markdown table."""
     lines = [
-        "| workload | cores | logical tokens/s | naive tokens/s | ratio (lowest – highest) | got | per CPU s | CPU ratio |",
+        "| workload | cores | logical tokens/s | naive | ratio (lowest – highest) | got | per CPU s | CPU ratio |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     lines += [
