@@ -7,8 +7,10 @@ Knows no manifest.
 T tokens · K inputs and N outputs of a layer
 """
 
+import ctypes
 import importlib.util
 import logging
+import sys
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias, cast
@@ -149,6 +151,8 @@ def quantize_linears(
             weight_NK = read(left.pop(f"{path}.weight"))
             bias_N = None if module.bias is None else read(left.pop(f"{path}.bias"))
             decoder.set_submodule(path, kind(weight_NK, bias_N))
+            del weight_NK
+            _give_memory_back()
     return left
 
 
@@ -156,6 +160,12 @@ def num_bytes(*modules: nn.Module) -> int:
     """Return the memory that the tensors of modules take."""
     tensors = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _give_memory_back() -> None:
+    """Have the allocator return what it keeps of freed tensors: between those that stay, it keeps a decoder's worth."""
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
+        library.malloc_trim(0)
 
 
 def _check_fp8(device: torch.device, dtype: torch.dtype) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from app.model.quantization import num_bytes
 from app.model.weights import load_reward_model
 from app.packing import pack_of  # noqa: F401 - what a forward would import must not count as growth
 
@@ -22,20 +23,19 @@ def kilobytes(field: str) -> int:
     return int(found[1])
 
 
-def growth_bytes(warm_up: Path, folder: Path, dtype: str) -> dict[str, int]:
+def growth_bytes(warm_up: Path, folder: Path, dtype: str, quantization: str) -> dict[str, int]:
     """Return the growth over the memory in use after another, tiny folder was loaded the same way."""
-    load_reward_model(warm_up, device="cpu", dtype=dtype)
+    load_reward_model(warm_up, device="cpu", dtype=dtype, quantization=quantization)
     Path("/proc/self/clear_refs").write_text("5")
     before = kilobytes("VmRSS")
-    model = load_reward_model(folder, device="cpu", dtype=dtype)
-    parameters = [*model.backbone.decoder.state_dict().values(), *model.head.state_dict().values()]
+    model = load_reward_model(folder, device="cpu", dtype=dtype, quantization=quantization)
     return {
         "peak": (kilobytes("VmHWM") - before) * 1024,
         "kept": (kilobytes("VmRSS") - before) * 1024,
-        "size": sum(tensor.numel() * tensor.element_size() for tensor in parameters),
+        "size": num_bytes(model.backbone.decoder, model.head),
     }
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    print(json.dumps(growth_bytes(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])))  # noqa: T201 - its answer
+    print(json.dumps(growth_bytes(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])))  # noqa: T201 - its answer

@@ -31,9 +31,9 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def growth(tiny: Path, folder: Path, dtype: str) -> dict[str, int]:
+def growth(tiny: Path, folder: Path, dtype: str, quantization: str = "none") -> dict[str, int]:
     finished = subprocess.run(
-        [sys.executable, "-m", "tests.model.load_and_measure", str(tiny), str(folder), dtype],
+        [sys.executable, "-m", "tests.model.load_and_measure", str(tiny), str(folder), dtype, quantization],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
@@ -50,6 +50,13 @@ def test_the_peak_stays_near_the_size_in_the_target_type(tiny: Path, large: Path
     assert memory["size"] > (200_000_000 if dtype == "float32" else 100_000_000)
     assert memory["peak"] < 1.2 * memory["size"], memory
     assert memory["kept"] > 0.9 * memory["size"], "the weights are still in the file: the first request would load them"
+
+
+@pytest.mark.parametrize(("quantization", "size"), [("int8", 90_000_000), ("nf4", 70_000_000)])
+def test_quantised_weights_are_never_held_in_full(tiny: Path, large: Path, quantization: str, size: int) -> None:
+    memory = growth(tiny, large, "float32", quantization)
+    assert memory["size"] < size
+    assert memory["peak"] < 1.3 * memory["size"], memory
 
 
 def test_shards_in_half_precision_need_no_more(tiny: Path, large: Path, tmp_path: Path) -> None:
