@@ -35,7 +35,6 @@ class WatchedServer:
     folder: Path
     settings: Sequence[str] = ()
     keeps_port: bool = False
-    ready_path: str = "/readyz"
     process: "subprocess.Popen[bytes] | None" = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -64,7 +63,7 @@ class WatchedServer:
 
     async def _is_ready(self) -> bool:
         try:
-            return (await asyncio.wait_for(self.ask("GET", self.ready_path), PROBE_SECONDS))[0] == 200
+            return (await asyncio.wait_for(self.ask("GET", "/readyz"), PROBE_SECONDS))[0] == 200
         except OSError:
             return False
 

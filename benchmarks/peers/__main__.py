@@ -1,9 +1,9 @@
 """armoserve beside what a user would pick instead, in one run, with the same scores.
 
-    python -m benchmarks.peers [--quick] [--rounds 3] [--layers 2] [--width 512] [--infinity-python PYTHON] ...
+    python -m benchmarks.peers [--quick] [--rounds 3] [--layers 2] [--width 512] [--out FOLDER]
 
 On the CPU, in float32: one checkpoint that every engine can load (a sequence classifier of random weights), texts that
-are new in each round, rounds that alternate. `--infinity-python` is the python of an environment that has infinity_emb.
+are new in each round, rounds that alternate.
 """
 
 import argparse
@@ -54,11 +54,10 @@ async def measure(options: argparse.Namespace, folder: Path) -> Measured:
     facts = {"model": f"Llama sequence classifier, {size}, random weights, float32", "rounds": str(options.rounds)}
     measured = Measured(facts | describe(), {one.name: one.description for one in workloads})
     measured.ratios += await service_cost(folder, prose, options)
-    async with served_peers(folder, weights, options.infinity_python) as (armoserve, openrlhf, infinity):
+    async with served_peers(folder, weights) as (armoserve, openrlhf):
         classifier = Classifier(weights)
         padded, own = PaddedBatches(classifier), InProcess(weights)
-        peers: list[Peer] = [OneByOne(classifier), padded, TextClassification(classifier), openrlhf]
-        peers += [own, armoserve] if infinity is None else [infinity, own, armoserve]
+        peers: list[Peer] = [OneByOne(classifier), padded, TextClassification(classifier), openrlhf, own, armoserve]
         for workload in workloads:
             rows = await compare(workload, peers, tokenizer, rounds=options.rounds, baseline=padded.name)
             print(detail(rows), flush=True)
@@ -71,7 +70,7 @@ async def measure(options: argparse.Namespace, folder: Path) -> Measured:
         measured.seen_again = await prompt_seen_again(group, armoserve, uncached, tokenizer, options.rounds)
         write(options.out, measured)
         if not options.quick:
-            measured.curves += await curves(prose, tokenizer, [padded, openrlhf, armoserve], [openrlhf, armoserve])
+            measured.curves += await curves(prose, tokenizer, (padded, openrlhf, armoserve), (openrlhf, armoserve))
     if not options.quick:
         measured.curves += await size_curves(prose, tokenizer)
     return measured
@@ -94,7 +93,6 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=ClassifierSize().layers)
     parser.add_argument("--width", type=int, default=ClassifierSize().width)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--infinity-python", type=Path)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     options.rounds = options.rounds or (2 if options.quick else 3)

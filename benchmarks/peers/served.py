@@ -1,10 +1,9 @@
-"""The engines behind HTTP, each in a process of its own: armoserve, OpenRLHF's server loop, infinity."""
+"""The engines behind HTTP, each in a process of its own: armoserve, and OpenRLHF's server loop."""
 
 import asyncio
-import math
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,10 +42,10 @@ class PeerServer(WatchedServer):
 
 
 @asynccontextmanager
-async def running(folder: Path, command_line: Sequence[str], ready_path: str = "/readyz") -> AsyncIterator[PeerServer]:
+async def running(folder: Path, command_line: Sequence[str]) -> AsyncIterator[PeerServer]:
     """Start a server, and stop it in the end; its log goes into the folder."""
     folder.mkdir(parents=True)
-    server = PeerServer(folder, ready_path=ready_path, command_line=command_line)
+    server = PeerServer(folder, command_line=command_line)
     await server.start()
     try:
         yield server
@@ -106,49 +105,15 @@ class OpenRlhfServed:
         return Scored([answer["rewards"][0] for answer in answers], request.num_tokens)
 
 
-@dataclass(frozen=True, slots=True)
-class InfinityServed:
-    """infinity's /classify, all texts in one request; the sigmoid that it always takes is undone."""
-
-    server: PeerServer
-    model: str
-    name: str = "infinity"
-
-    @property
-    def process_id(self) -> int:
-        return self.server.process_id
-
-    async def score(self, request: Request) -> Scored:
-        answer = await self.server.answer("/classify", {"model": self.model, "input": list(request.texts)})
-        shares = [labels[0]["score"] for labels in answer["data"]]
-        scores = [math.log(share / (1 - share)) for share in shares]
-        order = sorted(request.lengths, reverse=True)
-        return Scored(scores, padded_tokens(order))
-
-
 @asynccontextmanager
-async def served_peers(
-    folder: Path, weights: Path, infinity_python: Path | None
-) -> AsyncIterator[tuple[ArmoserveServed, OpenRlhfServed, InfinityServed | None]]:
-    """Start every server for these weights; infinity where there is an environment that has it."""
-    async with AsyncExitStack() as stack:
-        armoserve = await stack.enter_async_context(running(folder / "armoserve", armoserve_command(weights)))
-        loop = [sys.executable, "-m", "benchmarks.peers.openrlhf_server", str(weights), "{port}", str(BATCH_SIZE)]
-        openrlhf = await stack.enter_async_context(running(folder / "openrlhf", loop))
-        infinity = None
-        if infinity_python is not None:
-            command = infinity_command(infinity_python, weights)
-            infinity = await stack.enter_async_context(running(folder / "infinity", command, "/health"))
-        peer = None if infinity is None else InfinityServed(infinity, weights.name)
-        yield ArmoserveServed(armoserve), OpenRlhfServed(openrlhf), peer
-
-
-def infinity_command(python: Path, weights: Path) -> list[str]:
-    """Return what starts infinity with the same weights, type and batch size."""
-    flags = ["--engine", "torch", "--device", "cpu", "--dtype", "float32", "--no-bettertransformer", "--no-compile"]
-    size = ["--batch-size", str(BATCH_SIZE), "--served-model-name", weights.name, "--no-model-warmup"]
-    where = ["--model-id", str(weights), "--host", "127.0.0.1", "--port", "{port}"]
-    return [str(python), "-m", "infinity_emb", "v2", *where, *flags, *size]
+async def served_peers(folder: Path, weights: Path) -> AsyncIterator[tuple[ArmoserveServed, OpenRlhfServed]]:
+    """Start both servers for these weights."""
+    loop = [sys.executable, "-m", "benchmarks.peers.openrlhf_server", str(weights), "{port}", str(BATCH_SIZE)]
+    async with (
+        running(folder / "armoserve", armoserve_command(weights)) as armoserve,
+        running(folder / "openrlhf", loop) as openrlhf,
+    ):
+        yield ArmoserveServed(armoserve), OpenRlhfServed(openrlhf)
 
 
 def body_of(item: Item) -> dict[str, Any]:
