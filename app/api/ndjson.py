@@ -23,7 +23,7 @@ from app.api.state import ServedModel
 from app.api.strict_json import parse_json
 from app.api.views import score_result
 from app.domain import Item, Truncation, is_unicode
-from app.errors import ArmoserveError, BodyTooLarge, MalformedBody, Overloaded
+from app.errors import ArmoserveError, BodyTooLarge, MalformedBody
 from app.preferences import PreferenceDirection
 from app.serving.jobs import Priority
 
@@ -83,20 +83,9 @@ class LineScoring:
 
     async def _score(self, item: Item, deadline: float | None) -> Mapping[str, Any]:
         """Score one item, however long the queue is too full for it."""
-        while True:
-            try:
-                scored = await self.model.service.score(
-                    [item],
-                    truncation=self.truncation,
-                    priority=self.priority,
-                    deadline=deadline,
-                    waits_for_room=True,
-                )
-            except Overloaded as overload:
-                left_seconds = math.inf if deadline is None else max(deadline - time.monotonic(), 0.0)
-                await asyncio.sleep(min(overload.retry_after_seconds, left_seconds))
-            else:
-                break
+        scored = await self.model.service.score(
+            [item], truncation=self.truncation, priority=self.priority, deadline=deadline, waits_until=math.inf
+        )
         (outcome,) = scored.results
         if isinstance(outcome, ArmoserveError):
             raise outcome

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -90,21 +89,20 @@ class ServerState:
             raise NotReady("the weights are still being loaded and checked")
         return self.model
 
-    async def awaited_model(self, deadline: float | None) -> ServedModel:
-        """Return the model once it is there; `deadline` is in monotonic seconds.
+    async def awaited_model(self, deadline: float | None, waits_until: float) -> ServedModel:
+        """Return the model once it is there; both times are in monotonic seconds.
 
         Raises:
-            NotReady: it is not there after `max_wait_seconds`.
-            DeadlineExceeded: nor at the deadline.
+            NotReady: it is not there at `waits_until`.
+            DeadlineExceeded: nor at the deadline, which is earlier.
             Draining: the port closes first.
         """
-        longest_seconds = self.limits.max_wait_seconds
-        left_seconds = math.inf if deadline is None else deadline - time.monotonic()
+        last_chance = waits_until if deadline is None else min(deadline, waits_until)
         try:
-            async with asyncio.timeout(min(longest_seconds, left_seconds)):
+            async with asyncio.timeout(last_chance - time.monotonic()):
                 await self.is_settled.wait()
         except TimeoutError:
-            if left_seconds < longest_seconds:
+            if last_chance < waits_until:
                 raise DeadlineExceeded("the deadline passed while the weights were being loaded and checked") from None
         if self.model is None and self.closing.is_set():
             raise Draining("the service is shutting down")

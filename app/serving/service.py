@@ -98,14 +98,14 @@ class ScoringService:
         truncation: Truncation = "never",
         priority: Priority = "interactive",
         deadline: float | None = None,
-        waits_for_room: bool = False,
+        waits_until: float | None = None,
         encode: Encode | None = None,
     ) -> ScoredItems:
         """Score every response of `items`; `deadline` is in monotonic seconds. Cancelling drops what still waits.
         `encode` is how to tokenise these items, where that is not as any others.
 
-        A request that `waits_for_room` stands before a full queue first; there and inside it waits no longer, by the
-        estimate, than any job may wait inside.
+        A request that `waits_until` some time, in monotonic seconds too, stands before a full queue first; it is let in
+        where it would wait inside, by the estimate, until then at most, and no longer than any job may.
 
         An item that is at fault itself, or whose forward pass failed, is an error in the results, beside the others.
 
@@ -126,7 +126,7 @@ class ScoringService:
             fitting = [one for one in tokenized if isinstance(one, TokenizedItem)]
             self._metrics.truncations.inc(sum(one.truncated for one in fitting))
             conversations = [conversation for one in fitting for conversation in one.conversations]
-            jobs = await self._enter(conversations, priority, deadline, waits=waits_for_room) if conversations else []
+            jobs = await self._enter(conversations, priority, deadline, waits_until) if conversations else []
             outcomes = await self._outcomes(jobs, deadline)
             gather = partial(_scored, tokenized, outcomes, tokenize_seconds)
             scored = await asyncio.to_thread(gather) if len(jobs) > GATHERED_AT_ONCE else gather()
@@ -138,27 +138,32 @@ class ScoringService:
         conversations: Sequence[TokenizedConversation],
         priority: Priority,
         deadline: float | None,
-        *,
-        waits: bool,
+        waits_until: float | None,
     ) -> list[Job]:
         """Put these conversations into the queue, once there is room where the request waits for that."""
-        patience_seconds = await self._wait_for_room(conversations, priority, deadline) if waits else None
+        patience_seconds = None
+        if waits_until is not None:
+            patience_seconds = await self._wait_for_room(conversations, priority, deadline, waits_until)
         return self._queue.admit(conversations, priority, deadline, patience_seconds=patience_seconds)
 
     async def _wait_for_room(
-        self, conversations: Sequence[TokenizedConversation], priority: Priority, deadline: float | None
+        self,
+        conversations: Sequence[TokenizedConversation],
+        priority: Priority,
+        deadline: float | None,
+        waits_until: float,
     ) -> float:
-        """Return once the queue has room for these conversations, or patience ends: the seconds left of it.
+        """Return once the queue has room for these conversations, or patience ends: how long they may wait inside.
 
         Nobody is told when there is room, so it is looked for again and again: those who wait have no order.
         """
-        patience_ends = self._queue.clock() + self._queue.max_wait_seconds
-        last_chance = patience_ends if deadline is None else min(deadline, patience_ends)
+        last_chance = waits_until if deadline is None else min(deadline, waits_until)
         if num_packed_tokens(conversations) > self._queue.max_queued_tokens:
             return self._queue.max_wait_seconds  # there will never be room, which `admit` says
         while True:
             now = self._queue.clock()
-            left_seconds, patience_seconds = last_chance - now, patience_ends - now
+            left_seconds = last_chance - now
+            patience_seconds = min(waits_until - now, self._queue.max_wait_seconds)
             if left_seconds <= 0 or self._queue.has_room(conversations, priority, patience_seconds):
                 return patience_seconds
             self._queue.check_open()

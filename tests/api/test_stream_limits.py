@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -189,6 +190,19 @@ def test_what_the_queue_cannot_take_at_once_waits() -> None:
         answers = [json.loads(line) for line in response.content.splitlines()]
         assert sorted(answer["id"] for answer in answers) == list("abcdef")
         assert all("scores" in answer for answer in answers)
+
+
+def test_a_line_waits_for_room_for_longer_than_a_request() -> None:
+    with serving(max_queued_tokens="300", max_wait_seconds="0.05") as running, raw_stream(running.port) as stream:
+        stream.send_item(id="held", response=HOLD)
+        wait_until(running.fake.holding.is_set)
+        stream.send_item(id="inside", prompt="a" * 250)
+        wait_until(lambda: bulk_tokens(running) > 0)
+        stream.send_item(id="before", prompt="b" * 250)
+        time.sleep(0.2)
+        running.fake.release.set()
+        answers = [stream.line() for _ in range(3)]
+        assert {answer["id"] for answer in answers if "scores" in answer} == {"held", "inside", "before"}
 
 
 def test_a_deadline_is_each_lines_own() -> None:

@@ -2,14 +2,20 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
+from app.api.state import ServedModel, ServerState
 from app.engine import Engine
 from app.errors import InvalidWeights
+from app.serving.jobs import Priority
+from app.serving.queue import JobQueue
 from app.settings import Settings
 from tests.api.fake_engine import FakeEngine
 from tests.api.serving import PATIENCE_SECONDS, Served, serving, wait_until
@@ -79,6 +85,32 @@ def test_patience_ends(max_wait_seconds: float, timeout_ms: str | None, answer: 
     with loading(max_wait_seconds) as (_, running):
         response = running.post("/get_reward", BODY, headers=headers)
         assert (response.status_code, response.json()["type"]) == answer
+
+
+def test_waiting_for_the_weights_uses_up_patience_for_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits, patience = threading.Event(), Mock()
+    awaited_model, has_room = ServerState.awaited_model, JobQueue.has_room
+
+    async def await_model(state: ServerState, *limits: float | None) -> ServedModel:
+        waits.set()
+        return await awaited_model(state, *limits)
+
+    def look(queue: JobQueue, jobs: Any, priority: Priority, patience_seconds: float) -> bool:
+        patience(patience_seconds)
+        return has_room(queue, jobs, priority, patience_seconds)
+
+    monkeypatch.setattr(ServerState, "awaited_model", await_model)
+    monkeypatch.setattr(JobQueue, "has_room", look)
+    with loading() as (weights, running), ThreadPoolExecutor() as pool:
+        waiting = pool.submit(running.post, "/get_reward", BODY)
+        assert waits.wait(PATIENCE_SECONDS)
+        came_before = time.monotonic()
+        time.sleep(0.1)
+        waited_seconds = time.monotonic() - came_before  # at least
+        weights.may_end.set()
+        assert waiting.result().status_code == 200
+        (left_seconds,) = patience.call_args.args
+        assert left_seconds <= LONG_AFTER_SECONDS - waited_seconds
 
 
 def test_nobody_waits_for_weights_that_do_not_load() -> None:

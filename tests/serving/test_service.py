@@ -173,7 +173,8 @@ def test_waiting_before_the_queue_and_in_it_have_one_budget(monkeypatch: pytest.
             waiting = asyncio.create_task(rig.service.score([item("q" * 9, "2")]))
             await until(lambda: rig.queued_tokens() > 0)
             monkeypatch.setattr(rig.queue, "has_room", looks)
-            patient = asyncio.create_task(rig.service.score([item("r" * 9, "3")], waits_for_room=True))
+            asking = rig.service.score([item("r" * 9, "3")], waits_until=clock.now + 10.0)
+            patient = asyncio.create_task(asking)
             await until(lambda: looks.called)
             rig.engine.release()
             await rig.engine.has_begun()  # 6 seconds more, of which 4 are left: no room, though 6 are less than 10

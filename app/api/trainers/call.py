@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Protocol
 
@@ -49,6 +49,8 @@ class TrainerCall:
     server: Server
     options: Options
     deadline: Deadline
+    arrived_at: float = field(init=False, default_factory=time.monotonic)
+    """Monotonic seconds, before the body is read."""
 
     async def answer(self, body: TrainerBody) -> Response:
         """Reward what the body holds, and answer as its format does.
@@ -59,15 +61,21 @@ class TrainerCall:
         conversations = body.conversations(self.options.template)
         self._check_number(conversations)
         model = await self._model()
-        rewarded = await rewards_for(self.request, model, self.options, conversations, self.deadline)
+        limits = (self.deadline, self._waits_until)
+        rewarded = await rewards_for(self.request, model, self.options, conversations, *limits)
         stamp = Stamp(request_id_of(self.request.scope), int(time.time()), model.info.name)
         return await built(partial(_response, body, rewarded, stamp), len(rewarded))
+
+    @property
+    def _waits_until(self) -> float:
+        """When patience for the weights and for room in the queue ends together: trainers count from when they ask."""
+        return self.arrived_at + self.server.limits.max_wait_seconds
 
     async def _model(self) -> ServedModel:
         """Return the model; trainers try a few times within seconds and then lose a step, and loading takes longer."""
         if self.server.model is not None:
             return self.server.model
-        return await unless_gone(self.request, self.server.awaited_model(self.deadline))
+        return await unless_gone(self.request, self.server.awaited_model(self.deadline, self._waits_until))
 
     def _check_number(self, conversations: Sequence[Conversation]) -> None:
         most = self.server.limits.max_items

@@ -62,11 +62,12 @@ async def rewards_for(
     options: TrainerOptions,
     conversations: Sequence[Conversation],
     deadline: float | None,
+    waits_until: float,
 ) -> list[Rewarded]:
-    """Return the reward of each conversation, in order.
+    """Return the reward of each conversation, in order; both times are in monotonic seconds.
 
     Raises:
-        TrainerOverloaded: too much was waiting for as long as a request waits.
+        TrainerOverloaded: too much was waiting until `waits_until`, or would have made it wait for longer.
         ArmoserveError: what is wrong with the options, with the first conversation at fault (and its place), or with
             the service.
     """
@@ -76,7 +77,7 @@ async def rewards_for(
     read = await _read_all(conversations, _format_of(conversations, options, model), rule)
     for oddity, number in Counter(oddity for _, oddities in read for oddity in oddities).items():
         model.metrics.template_warnings.labels(oddity).inc(number)
-    scored = await unless_gone(request, _score(model, [item for (item, _), _ in read], deadline))
+    scored = await unless_gone(request, _score(model, [item for (item, _), _ in read], deadline, waits_until))
 
     def reward_all() -> list[Rewarded]:
         return [
@@ -113,9 +114,9 @@ def _read(conversation: Conversation, turns: TurnFormat, rule: RewardRule) -> Re
     return rule.aim(Item(read.prompt, (read.response,))), read.oddities
 
 
-async def _score(model: ServedModel, items: Sequence[Item], deadline: float | None) -> ScoredItems:
+async def _score(model: ServedModel, items: Sequence[Item], deadline: float | None, waits_until: float) -> ScoredItems:
     try:
-        return await model.service.score(items, deadline=deadline, waits_for_room=True, encode=model.encode_rollout)
+        return await model.service.score(items, deadline=deadline, waits_until=waits_until, encode=model.encode_rollout)
     except Overloaded as error:
         raise TrainerOverloaded(str(error), error.retry_after_seconds) from error
 
