@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from app.domain import TokenizedConversation
 from app.errors import InferenceFailed
 from app.model import attention, reward_model
-from app.model.prefix_cache import PrefixCache
+from app.model.prefix_cache import LEAST_SHARED_TOKENS, PrefixCache
 from app.model.reward_model import RewardModel
 from app.packing import IndexArray, Pack, PackBuilder
 from benchmarks.gpu.correctness import conversations
@@ -153,3 +153,31 @@ def test_half_precision_goes_through_one_call_per_layer(model: RewardModel, monk
     model.invariant_pack_tokens = INVARIANT_TOKENS
     readout(model, pack_of(model, conversations()))
     assert called[TINY["num_hidden_layers"] :] == [{"one_split": True}] * TINY["num_hidden_layers"]
+
+
+@pytest.mark.parametrize("invariant_tokens", [None, INVARIANT_TOKENS])
+def test_what_is_recalled_goes_through_the_same_way(model: RewardModel, invariant_tokens: int | None) -> None:
+    model.invariant_pack_tokens = invariant_tokens
+    model.prefix_cache.whole_prompts_only = invariant_tokens is not None
+    given = [one for one in conversations() if len(one.prefix_ids) >= LEAST_SHARED_TOKENS]
+    remember(model, given)
+    pack = pack_of(model, given)
+    assert pack.num_cached_tokens == sum(pack.prefix_tokens_P) > 0
+    tensors = readout(model, pack)
+    assert {tensor.device for tensor in tensors} == {CUDA}
+    assert [len(tensor) for tensor in tensors] == [len(given), *[len(pack.gating_indices_P)] * 2, len(given)]
+
+
+def remember(model: RewardModel, given: list[TokenizedConversation]) -> None:
+    """Store states of every prompt, without numbers but of the right shape."""
+    config = model.backbone.config
+    for one in given:
+        recalled = model.prefix_cache.find(one.prefix)
+        shape = (1, config.num_key_value_heads, len(one.prefix_ids) - recalled.num_tokens, config.head_dim)
+        states = [(fresh(shape), fresh(shape)) for _ in range(config.num_hidden_layers)]
+        hidden_D = torch.empty(config.hidden_size, dtype=torch.float32, device=CUDA)
+        model.prefix_cache.store(recalled, states, hidden_D)
+
+
+def fresh(shape: tuple[int, ...]) -> torch.Tensor:
+    return torch.empty(shape, dtype=torch.bfloat16, device=CUDA)
