@@ -140,9 +140,10 @@ class PrefixCache:
         """Return the nodes that spell the longest known beginning, and its length; the last may be known in part."""
         path: list[_Node] = []
         node, num_known = self._root, 0
-        while (
-            num_known < len(prefix_ids) and (child := node.children.get(self._key(prefix_ids[num_known:]))) is not None
-        ):
+        while num_known < len(prefix_ids):
+            child = node.children.get(self._key(prefix_ids, num_known))
+            if child is None:
+                break
             path.append(child)
             num_alike = _num_alike(child.token_ids, prefix_ids[num_known : num_known + len(child.token_ids)])
             num_known += num_alike
@@ -151,9 +152,9 @@ class PrefixCache:
             node = child
         return path, num_known
 
-    def _key(self, token_ids: Ids) -> Ids:
+    def _key(self, token_ids: Ids, start: int = 0) -> Ids:
         """Return what a run is found by among others: its first token, or all where none may be cut in two."""
-        return token_ids if self.whole_prompts_only else token_ids[:1]
+        return token_ids[start:] if self.whole_prompts_only else token_ids[start : start + 1]
 
     def _split(self, node: _Node, at: int) -> _Node:
         """Cut a node in two; return the first part, which takes its place."""
@@ -185,14 +186,10 @@ class PrefixCache:
         self.num_bytes -= node.num_bytes
 
     def _remember_gating(self, path: Sequence[_Node], gating_index: int, hidden_D: torch.Tensor) -> None:
-        offset = gating_index
-        for node in path:
-            if offset < len(node.token_ids):
-                if offset not in node.gating:
-                    node.gating[offset] = hidden_D.clone()
-                    self.num_bytes += hidden_D.numel() * hidden_D.element_size()
-                return
-            offset -= len(node.token_ids)
+        node, offset = _place(path, gating_index)
+        if offset not in node.gating:
+            node.gating[offset] = hidden_D.clone()
+            self.num_bytes += hidden_D.numel() * hidden_D.element_size()
 
     def _touch(self, path: Sequence[_Node]) -> None:
         for node in reversed(path):
@@ -212,13 +209,18 @@ def default_budget_bytes(device: torch.device) -> int:
     return int(torch.cuda.mem_get_info(device)[0] * FREE_SHARE)
 
 
-def _gating(path: Sequence[_Node], gating_index: int) -> torch.Tensor | None:
-    offset = gating_index
+def _place(path: Sequence[_Node], index: int) -> tuple[_Node, int]:
+    """Return the node of a path that holds a token, and the token's offset in its run."""
     for node in path:
-        if offset < len(node.token_ids):
-            return node.gating.get(offset)
-        offset -= len(node.token_ids)
-    return None
+        if index < len(node.token_ids):
+            return node, index
+        index -= len(node.token_ids)
+    raise ValueError("the token lies beyond the path. This is a bug.")
+
+
+def _gating(path: Sequence[_Node], gating_index: int) -> torch.Tensor | None:
+    node, offset = _place(path, gating_index)
+    return node.gating.get(offset)
 
 
 def _runs(path: Sequence[_Node], num_tokens: int) -> tuple[tuple[States, ...], ...]:

@@ -36,10 +36,6 @@ class _Company:
     jobs: dict[str, Jobs]
     num_response_tokens: int = 0
 
-    @property
-    def num_tokens(self) -> int:
-        return len(self.prefix) + self.num_response_tokens
-
 
 @dataclass(slots=True)
 class _Caller:
