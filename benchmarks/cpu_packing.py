@@ -53,11 +53,12 @@ class Comparison:
 
 
 def packs_of(conversations: Sequence[TokenizedConversation], token_budget: int) -> list[Pack]:
-    """Lay the conversations out in as few packs as the order allows."""
-    builders = [PackBuilder(token_budget)]
+    """Lay the conversations out in as few packs as the order allows; one that is over the budget has its own."""
+    longest = max(conversation.num_tokens for conversation in conversations)
+    builders = [PackBuilder(token_budget, max_tokens=longest)]
     for conversation in conversations:
         if not builders[-1].try_add(conversation):
-            builders.append(PackBuilder(token_budget))
+            builders.append(PackBuilder(token_budget, max_tokens=longest))
             builders[-1].try_add(conversation)
     return [builder.build() for builder in builders]
 

@@ -50,6 +50,14 @@ def test_packs_keep_every_conversation_within_the_budget() -> None:
     assert all(pack.num_tokens <= budget for pack in packs)
 
 
+def test_a_conversation_over_the_budget_is_not_lost() -> None:
+    conversations = random_pool(SIZE.vocabulary, count=40)
+    lengths = sorted(conversation.num_tokens for conversation in conversations)
+    packs = packs_of(conversations, lengths[20])
+    assert sum(pack.num_responses for pack in packs) == 40
+    assert max(pack.num_tokens for pack in packs) == lengths[-1]
+
+
 @pytest.mark.slow
 def test_the_command_writes_its_table(tmp_path: Path) -> None:
     small = ["--layers", "2", "--width", "64", "--mixed", "4", "--rounds", "1", "--data", str(tmp_path / "none")]
