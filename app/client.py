@@ -64,7 +64,7 @@ class RewardClient(ServiceConnection):
         Raises:
             RequestRefused: the request is at fault; with the service's type, title and detail.
             BadAnswer: the answer does not hold what was asked for.
-            RevisionChanged: another model answers than at first, and `revision` is "raise".
+            RevisionChanged: another model answers than `expect_revision` says, or, with `revision="raise"`, than at first.
             ServiceUnreachable: no answer within `retry_seconds` of a request's first failure.
         """
         return self._perform(self._plan(items, "/score", directions(preferences, composites)))
@@ -116,7 +116,8 @@ class RewardClient(ServiceConnection):
                 raise InterruptedError("another request of the same call has ended it")
             return None
         try:
-            return reply_of(self._http.request(step.method, step.path, content=step.body, headers=trace_headers()))
+            headers = trace_headers() | dict(step.headers)
+            return reply_of(self._http.request(step.method, step.path, content=step.body, headers=headers))
         except httpx.TransportError as error:
             return Lost(type(error).__name__)
 
@@ -192,7 +193,7 @@ class AsyncRewardClient(ServiceConnection):
             await asyncio.sleep(step.seconds)
             return None
         try:
-            headers = trace_headers()
+            headers = trace_headers() | dict(step.headers)
             return reply_of(await self._http.request(step.method, step.path, content=step.body, headers=headers))
         except httpx.TransportError as error:
             return Lost(type(error).__name__)

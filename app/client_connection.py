@@ -10,7 +10,7 @@ import httpx
 
 from app.client_exchange import Exchange, OnRevision, Patience, Record, Reply, ask
 from app.client_outage import Outage
-from app.client_requests import Call, Fault, Route, Targets, Weights, WireItem, chunks, wire_items
+from app.client_requests import Call, Fault, KeyedBy, Route, Targets, Weights, WireItem, chunks, wire_items
 from app.client_results import ItemError, Result, Usage
 from app.domain import Item, Truncation
 from app.errors import BadAnswer
@@ -26,7 +26,9 @@ class ServiceConnection:
     `base_url` of the service, without a route; at most `max_in_flight` requests at once, each with at most
     `max_items_per_request` items and 8 MiB; `timeout_seconds` for one try, `retry_seconds` from a request's first
     failure to `ServiceUnreachable`; after `deadline_seconds` in the service's queue a request is refused instead;
-    `revision="raise"`: another model than the first one stops the caller. Thread-safe.
+    `revision="raise"`: another model than the first one stops the caller, `expect_revision` any but that one.
+    A request whose items share one prompt says so in the header X-Prompt-Key, by which a balancer can send it to the
+    replica that remembers it; `prompt_key="first_turn"` tells prompts apart by their first user message. Thread-safe.
     """
 
     base_url: str = field(kw_only=False)
@@ -37,6 +39,8 @@ class ServiceConnection:
     timeout_seconds: float = 120.0
     deadline_seconds: float | None = None
     revision: OnRevision = "ignore"
+    expect_revision: str | None = None
+    prompt_key: KeyedBy = "prompt"
     truncate: Truncation = "never"
     priority: Literal["interactive", "bulk"] = "interactive"
     transport: Any = field(default=None, repr=False)
@@ -49,7 +53,7 @@ class ServiceConnection:
             raise ValueError("max_in_flight and max_items_per_request must be at least 1")
         if self.timeout_seconds <= 0 or self.retry_seconds < 0:
             raise ValueError("timeout_seconds must be above 0, and retry_seconds 0 or more")
-        self._record = Record(self.revision)
+        self._record = Record(self.revision, self.expect_revision)
         url = httpx.URL(self.base_url)  # named without what it may hold of a user's name and password
         self._patience = Patience(self.retry_seconds, outage=Outage(f"{url.scheme}://{url.netloc.decode()}"))
 
@@ -78,7 +82,7 @@ class ServiceConnection:
     ) -> Plan:
         """Return the items as they are sent, and one exchange per request of them."""
         per_item = targets if isinstance(targets, Sequence) and targets != "prefix" else [targets] * len(items)
-        wired = wire_items(items, per_item)
+        wired = wire_items(items, per_item, self.prompt_key)
         given = options | {"truncate": self.truncate, "priority": self.priority}
         call = Call(route, {name: value for name, value in given.items() if value}, len(given.get("preferences") or ()))
         sendable = [item for item in wired if isinstance(item, WireItem)]

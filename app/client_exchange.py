@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias, TypeVar
 
 from app.client_answers import Answer, judge
 from app.client_outage import Outage
-from app.client_requests import Call, WireItem, body_of
+from app.client_requests import Call, WireItem, body_of, key_headers
 from app.client_results import ItemError, Result, Usage
 from app.errors import RequestRefused, RevisionChanged, ServiceUnreachable
 
@@ -36,6 +36,7 @@ class Send:
     method: Literal["GET", "POST"]
     path: str
     body: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,8 @@ class Record:
     """What a client has seen so far: tokens, and which model answered. Shared by threads."""
 
     on_revision: OnRevision = "ignore"
+    expected_revision: str | None = None
+    """The one revision whose scores are wanted, where that is known beforehand."""
     usage: Usage = field(default_factory=Usage)
     revision: str | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -88,8 +91,12 @@ class Record:
         """Count an answer's tokens.
 
         Raises:
-            RevisionChanged: another model gave it than the first, and that is not to be ignored.
+            RevisionChanged: another model gave it than the one expected, or than the first where none may follow it.
         """
+        if answer.revision != (self.expected_revision or answer.revision):
+            raise RevisionChanged(
+                f"the service answered with revision {answer.revision}; expected is {self.expected_revision}"
+            )
         with self._lock:
             first = self.revision = self.revision or answer.revision
             if self.on_revision == "raise" and answer.revision != first:
@@ -106,7 +113,7 @@ def ask(items: Sequence[WireItem], call: Call, patience: Patience, record: Recor
         RequestRefused, BadAnswer, RevisionChanged, ServiceUnreachable: as the client's methods say.
     """
     try:
-        reply = yield from deliver(Send("POST", call.route, body_of(items, call.options)), patience)
+        reply = yield from deliver(Send("POST", call.route, body_of(items, call.options), key_headers(items)), patience)
     except RequestRefused as refused:
         if refused.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE and len(items) > 1:
             half = len(items) // 2

@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect
 from app.api.json_body import Body, parse_body, read_body
 from app.api.state import ServedModel, ServerState
 from app.errors import MalformedBody
+from app.serving.record import current_record
 
 Result = TypeVar("Result")
 
@@ -28,7 +29,13 @@ def server_of(request: Request) -> ServerState:
 
 
 def model_of(request: Request) -> ServedModel:
-    return server_of(request).loaded_model()
+    return given_to(server_of(request).loaded_model())
+
+
+def given_to(model: ServedModel) -> ServedModel:
+    """Note which model a request was given to: its answer names it in a header."""
+    current_record().revision = model.info.revision
+    return model
 
 
 def timeout_of(request: Request) -> float | None:

@@ -21,8 +21,6 @@ from app.api.streamed_body import StreamedBody
 from app.errors import ArmoserveError, Draining, StreamStalled
 
 MEDIA_TYPE = "application/x-ndjson"
-REVISION_HEADER = "X-Model-Revision"
-"""Of the model that answers every line: lines do not repeat what answers to whole requests say."""
 LINGER_SECONDS = 0.3
 """After the last line of a stream that ended early: closing on a caller that still sends may cost it that line.
 
@@ -36,7 +34,6 @@ class LineStream(Response):
         super().__init__(media_type=MEDIA_TYPE)
         del self.headers["content-length"]
         self.headers["connection"] = "close"
-        self.headers[REVISION_HEADER] = scoring.model.info.revision
         self.headers["x-accel-buffering"] = "no"  # or nginx keeps answers back until there are many
         self._scoring = scoring
         self._server = server

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 REQUEST_ID_HEADER = b"x-request-id"
 SERVER_TIMING_HEADER = b"server-timing"
+REVISION_HEADER = b"x-model-revision"
+"""Of the model that a request was given to: trainers' wire formats have no place for it in their bodies."""
 CALLERS_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 CALLER_GONE_STATUS = 499
 """Nobody receives it; it marks the request in the metrics."""
@@ -124,6 +126,8 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = [*message.get("headers", ()), (REQUEST_ID_HEADER, self.record.request_id.encode())]
+            if self.record.revision:
+                headers.append((REVISION_HEADER, self.record.revision.encode()))
             if any(name == b"content-length" for name, _ in headers):  # of a stream nothing is known yet
                 headers.append((SERVER_TIMING_HEADER, server_timing(self.record, self.seconds())))
             message["headers"] = headers

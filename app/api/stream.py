@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from app.api.dependencies import Model, Server, check_encoding, timeout_of
 from app.api.directions import directions_of, scalar_direction
-from app.api.line_stream import MEDIA_TYPE, REVISION_HEADER, LineStream
+from app.api.line_stream import MEDIA_TYPE, LineStream
 from app.api.ndjson import LineScoring
 from app.api.query_options import one_of, refuse, weights_of
 from app.api.schemas import MOST_DIRECTIONS, ScoreOptions
@@ -74,7 +74,9 @@ def _composites(given: list[str]) -> dict[str, Mapping[str, float]]:
     responses={
         200: {
             "content": {MEDIA_TYPE: {"schema": {"type": "string"}}},
-            "headers": {REVISION_HEADER: {"schema": {"type": "string"}, "description": "Of the model that answers."}},
+            "headers": {
+                "X-Model-Revision": {"schema": {"type": "string"}, "description": "Of the model that answers."}
+            },
         }
     },
     openapi_extra={

@@ -77,6 +77,8 @@ class RequestRecord:
     usage: Usage = field(default_factory=lambda: Usage(0, 0, 0))
     stage_seconds: dict[Stage, float] = field(default_factory=dict)
     """How long each stage took at most, of those that are done."""
+    revision: str = ""
+    """Of the model that it was given to; empty where it never got that far."""
     problem: str = ""
     """The type of the problem that was answered, where one was."""
     trace_id: str = ""

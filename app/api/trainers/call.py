@@ -9,7 +9,7 @@ from typing import Annotated, Protocol
 
 from fastapi import Depends, Request, Response
 
-from app.api.dependencies import Deadline, Server, built, json_response, unless_gone
+from app.api.dependencies import Deadline, Server, built, given_to, json_response, unless_gone
 from app.api.request_context import request_id_of
 from app.api.state import ServedModel
 from app.api.trainers.conversations import Conversation, rewards_for
@@ -74,8 +74,8 @@ class TrainerCall:
     async def _model(self) -> ServedModel:
         """Return the model; trainers try a few times within seconds and then lose a step, and loading takes longer."""
         if self.server.model is not None:
-            return self.server.model
-        return await unless_gone(self.request, self.server.awaited_model(self.deadline, self._waits_until))
+            return given_to(self.server.model)
+        return given_to(await unless_gone(self.request, self.server.awaited_model(self.deadline, self._waits_until)))
 
     def _check_number(self, conversations: Sequence[Conversation]) -> None:
         most = self.server.limits.max_items
