@@ -6,7 +6,6 @@ Rounds alternate between the choices; wall-clock seconds, since threads are amon
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -22,9 +21,9 @@ from app.model.reward_model import RewardModel
 from app.model.weights import load_reward_model
 from benchmarks.cpu_packing import packed_scores
 from benchmarks.machine import describe
+from benchmarks.results_files import RESULTS, listed, write_results
 from benchmarks.workloads import mixed_lengths, random_pool
 
-RESULTS: Final = Path(__file__).parent / "results"
 CONVERSATIONS: Final = 24
 HEADS, HEAD_SIZE = 9, 64
 BUCKET: Final = 8
@@ -102,11 +101,8 @@ def main() -> None:
     table = "\n".join(lines)
     print(table)
     facts = {"weights": options.weights.name, "tokens": str(num_tokens), "rounds": str(options.rounds)} | describe()
-    options.out.mkdir(parents=True, exist_ok=True)
-    document = json.dumps({"machine": facts, "seconds": seconds}, indent=2, ensure_ascii=False)
-    (options.out / "cpu_choices.json").write_text(document + "\n")
-    listed = "\n".join(f"- {key}: {value}" for key, value in facts.items())
-    (options.out / "cpu_choices.md").write_text(f"# What to choose on a CPU\n\n{table}\n\n{listed}\n")
+    document = {"machine": facts, "seconds": seconds}
+    write_results(options.out, "cpu_choices", document, "# What to choose on a CPU", table, listed(facts))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ process, which other programs on the machine disturb least; wall-clock ratios st
 """
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -24,10 +23,10 @@ from app.packing import Pack, PackBuilder
 from benchmarks.machine import describe
 from benchmarks.padded import PaddedModel, padded_tokens
 from benchmarks.random_checkpoint import LlamaSize, write_random_checkpoint
+from benchmarks.results_files import RESULTS, listed, write_results
 from benchmarks.workloads import Workload, best_of_n, mixed_lengths, random_pool, real_pool
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
-RESULTS = Path(__file__).parent / "results"
 BATCH_SIZE = 16
 TOLERANCE = 1e-4
 
@@ -133,19 +132,14 @@ def table(comparisons: Sequence[Comparison]) -> str:
     return "\n".join(lines)
 
 
-def write_results(
-    folder: Path, comparisons: Sequence[Comparison], machine: dict[str, str], measured: dict[str, str]
-) -> None:
+def write(folder: Path, comparisons: Sequence[Comparison], machine: dict[str, str], measured: dict[str, str]) -> None:
     """Write cpu_packing.json and cpu_packing.md."""
-    folder.mkdir(parents=True, exist_ok=True)
     document = {"machine": machine, "measured": measured, "comparisons": [asdict(row) for row in comparisons]}
-    (folder / "cpu_packing.json").write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-    facts = "\n".join(f"- {key}: {value}" for key, value in (measured | machine).items())
     workloads = "\n".join(dict.fromkeys(f"- {row.workload}: {row.description}" for row in comparisons))
     title = "# Packs with shared prefixes against padded batches, on the CPU"
     note = "Seconds are CPU seconds, medians over rounds that alternate; scores of both were checked to be equal first."
-    text = f"{title}\n\n{note}\n\n{table(comparisons)}\n\n{workloads}\n\n{facts}\n"
-    (folder / "cpu_packing.md").write_text(text)
+    sections = (title, note, table(comparisons), workloads, listed(measured | machine))
+    write_results(folder, "cpu_packing", document, *sections)
 
 
 def parse_options() -> argparse.Namespace:
@@ -187,7 +181,7 @@ def main() -> None:
         "rounds": str(options.rounds),
     }
     print(table(comparisons))
-    write_results(options.out, comparisons, describe(), measured)
+    write(options.out, comparisons, describe(), measured)
 
 
 if __name__ == "__main__":

@@ -28,10 +28,10 @@ from app.packing import pack_of
 from app.settings import Settings
 from benchmarks.kernel_kinds import shares
 from benchmarks.machine import describe
+from benchmarks.results_files import RESULTS, listed, write_results
 from benchmarks.server_process import WatchedServer
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = Path(__file__).parent / "results"
 SHAPES = {"one short conversation": (20, 1, 25), "best-of-16": (120, 16, 30)}
 """Name → words of the prompt, responses, words of each: so few that all fit the first packs, which are short."""
 SENTENCE = "the model answers a question about rivers and says what it knows before it stops because more is not asked"
@@ -131,15 +131,13 @@ def table(parts: dict[str, dict[str, float]]) -> str:
     return "\n".join([*lines, "| **all** | " + " | ".join(f"**{total:.2f} ms**" for total in totals.values()) + " |"])
 
 
-def write_results(folder: Path, parts: dict[str, dict[str, float]], facts: Mapping[str, str]) -> None:
+def write(folder: Path, parts: dict[str, dict[str, float]], facts: Mapping[str, str]) -> None:
     """Write cpu_profile.json and cpu_profile.md."""
-    folder.mkdir(parents=True, exist_ok=True)
     document = {"facts": dict(facts), "milliseconds": {shape: dict(found) for shape, found in parts.items()}}
-    (folder / "cpu_profile.json").write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-    listed = "\n".join(f"- {key}: {value}" for key, value in facts.items())
     shapes = "\n".join(f"- {name}: a prompt of {p} words, {n} × {r} words" for name, (p, n, r) in SHAPES.items())
-    title = "# Where a request's time goes, on the CPU\n\nMedians of one request at a time; no prompt is recalled."
-    (folder / "cpu_profile.md").write_text(f"{title}\n\n{table(parts)}\n\n{shapes}\n{listed}\n")
+    title = "# Where a request's time goes, on the CPU"
+    note = "Medians of one request at a time; no prompt is recalled."
+    write_results(folder, "cpu_profile", document, title, note, table(parts), f"{shapes}\n{listed(facts)}")
 
 
 def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -160,7 +158,7 @@ def main() -> None:
     print(table(parts))
     load = f"{os.getloadavg()[0]:.1f} processes wanted to run, on average over the last minute"
     facts = describe() | {"model": Path(options.weights).name, "rounds": str(options.rounds), "load": load}
-    write_results(options.out, parts, facts)
+    write(options.out, parts, facts)
 
 
 if __name__ == "__main__":

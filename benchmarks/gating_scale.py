@@ -7,7 +7,6 @@ At the paper's scale some tens of steps are timed, and the total is extrapolated
 """
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -21,6 +20,7 @@ import torch
 
 from app.model.armorm import ArmoHead
 from benchmarks.machine import describe
+from benchmarks.results_files import RESULTS, listed, write_results
 from training.artifacts import Features, RegressionFit, RewardTransform
 from training.configs import GatingConfig
 from training.gating import fit_gating
@@ -30,7 +30,6 @@ from training.heads import head_of
 from training.losses import bradley_terry_loss_of_margins
 from training.minibatches import minibatch
 
-RESULTS: Final = Path(__file__).parent / "results"
 SHARD_PAIRS: Final = 2000
 VALIDATION_SHARE: Final = 0.1
 GPU_FLOPS: Final = 67e12
@@ -145,20 +144,22 @@ def table(figures: dict[str, float]) -> str:
     return f"| | |\n| --- | ---: |\n{rows}"
 
 
-def write_results(folder: Path, document: dict[str, Any], machine: dict[str, str]) -> None:
+def write(folder: Path, document: dict[str, Any], machine: dict[str, str]) -> None:
     """Write gating_scale.json and gating_scale.md."""
-    folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"machine": machine, **document}, indent=2, ensure_ascii=False)
-    (folder / "gating_scale.json").write_text(text + "\n")
     flops = f"Flops of a step. {Scale.flops_per_step.__doc__}"
-    facts = "\n".join(f"- {key}: {value}" for key, value in machine.items())
-    (folder / "gating_scale.md").write_text(
-        "# Gating at the paper's scale and at the default's\n\n"
+    write_results(
+        folder,
+        "gating_scale",
+        {"machine": machine, **document},
+        "# Gating at the paper's scale and at the default's",
         "The paper's: some steps were timed, and the hours of 10,000 are **extrapolated**, not run. The GPU's seconds "
         f"are arithmetic, a floor: the flops over {GPU_FLOPS / 1e12:.0f} Tflop/s, the float32 rate of an H200's data "
-        f"sheet.\n\n{flops}\n\n{table(document['paper'])}\n\n"
-        f"The default recipe's, run whole:\n\n{table(document['default'])}\n\n"
-        f"{facts}\n"
+        "sheet.",
+        flops,
+        table(document["paper"]),
+        "The default recipe's, run whole:",
+        table(document["default"]),
+        listed(machine),
     )
 
 
@@ -181,7 +182,7 @@ def main() -> None:
         }
     sizes = {"paper_sizes": asdict(paper(options.pairs)), "default_sizes": asdict(default())}
     print(table(document["paper"]), table(document["default"]), sep="\n\n")
-    write_results(options.out, {**document, **sizes}, describe())
+    write(options.out, {**document, **sizes}, describe())
 
 
 if __name__ == "__main__":

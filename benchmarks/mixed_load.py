@@ -25,9 +25,9 @@ import numpy as np
 
 from benchmarks.machine import describe
 from benchmarks.mixed_load_plot import draw
+from benchmarks.results_files import RESULTS, listed, write_results
 from benchmarks.server_process import WatchedServer
 
-RESULTS: Final = Path(__file__).parent / "results"
 NUM_TEXTS: Final = 60
 CALLERS: Final = 5
 """Of each kind; the first one breaks off."""
@@ -236,16 +236,12 @@ async def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return {"weights": options.weights, "dtype": options.dtype, "settings": " ".join(options.settings), **figures}
 
 
-def write_results(folder: Path, machine: dict[str, str], figures: dict[str, Any]) -> None:
+def write(folder: Path, machine: dict[str, str], figures: dict[str, Any]) -> None:
     """Write mixed_load.json and mixed_load.md."""
-    folder.mkdir(parents=True, exist_ok=True)
-    document = json.dumps({"machine": machine, "measured": figures}, indent=2, ensure_ascii=False)
-    (folder / "mixed_load.json").write_text(document + "\n", encoding="utf-8")
     rows = [f"| {name.replace('_', ' ')} | {shown(value)} |" for name, value in figures.items()]
     table = "\n".join(["| | |", "| --- | --- |", *rows])
-    facts = "\n".join(f"- {name}: {value}" for name, value in machine.items())
     title = "# Interactive callers beside a bulk flood, one caller in five breaking off"
-    (folder / "mixed_load.md").write_text(f"{title}\n\n{table}\n\n{facts}\n", encoding="utf-8")
+    write_results(folder, "mixed_load", {"machine": machine, "measured": figures}, title, table, listed(machine))
 
 
 def shown(value: Any) -> str:
@@ -269,7 +265,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         figures = asyncio.run(measure(options, Path(folder)))
     print(json.dumps(figures, indent=2))
-    write_results(options.out, machine, figures)
+    write(options.out, machine, figures)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ saw: the test split and the benchmarks of the data folder.
 
 import argparse
 import importlib.metadata
-import json
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -28,6 +27,7 @@ from app.model.weights import load_reward_model
 from app.packing import IndexArray, Pack
 from benchmarks.cpu_packing import SHARED, packs_of
 from benchmarks.machine import describe
+from benchmarks.results_files import RESULTS, listed, write_results
 from training.configs import DataConfig
 from training.data.reading import read_benchmarks, read_pairs
 from training.data.sources import TEST, BenchmarkPair
@@ -35,7 +35,6 @@ from training.evaluation_forward import distinct_keys
 from training.inference import encoder
 from training.measured_pairs import Key, keep_groups
 
-RESULTS: Final = Path(__file__).parent / "results"
 DEFAULT_WEIGHTS: Final = Path(__file__).resolve().parents[1] / "weights" / "default"
 VARIANTS: Final = (
     ("float32", "none"),
@@ -191,18 +190,15 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def write_results(folder: Path, rows: Sequence[Row], facts: dict[str, str]) -> None:
+def write(folder: Path, rows: Sequence[Row], facts: dict[str, str]) -> None:
     """Write quantization.json and quantization.md."""
-    folder.mkdir(parents=True, exist_ok=True)
     document = {"measured": facts, "rows": [asdict(row) for row in rows]}
-    (folder / "quantization.json").write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-    listed = "\n".join(f"- {key}: {value}" for key, value in facts.items())
     note = (
         "Scores compared with those in float32. Speed is the median over rounds of float32's time over this one's, the "
         "rounds alternating. Differences are within pairs of responses to one prompt; the same preference is the share "
         "of pairs of which both prefer the same response, accuracy that of pairs whose chosen response scores higher."
     )
-    (folder / "quantization.md").write_text(f"# Fewer bits\n\n{note}\n\n{table(rows)}\n\n{listed}\n")
+    write_results(folder, "quantization", document, "# Fewer bits", note, table(rows), listed(facts))
 
 
 def parse_options() -> argparse.Namespace:
@@ -238,7 +234,7 @@ def main() -> None:
         "rounds": str(options.rounds),
         "bitsandbytes": importlib.metadata.version("bitsandbytes"),
     }
-    write_results(options.out, rows, facts | describe())
+    write(options.out, rows, facts | describe())
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ are measured first, each at a size far below the run's, and the prediction is pr
 """
 
 import argparse
-import json
 import resource
 import time
 from collections.abc import Iterator
@@ -20,11 +19,11 @@ from scipy.linalg import eigh
 from tqdm import tqdm
 
 from benchmarks.machine import describe
+from benchmarks.results_files import RESULTS, write_results
 from training.configs import RidgeConfig
 from training.ridge import CHUNK_ROWS, LabelledRows, RidgeFitter
 from training.strengths import StrengthErrors
 
-RESULTS: Final = Path(__file__).parent / "results"
 BYTES: Final = 8
 NOISE: Final = 0.5
 STRENGTHS: Final = RidgeConfig().strengths
@@ -147,13 +146,6 @@ def table(predicted: Cost, measured: Cost) -> str:
     return "\n".join(lines)
 
 
-def write_results(folder: Path, document: dict[str, dict[str, float | str]], text: str) -> None:
-    """Write ridge_scale.json and ridge_scale.md."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "ridge_scale.json").write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-    (folder / "ridge_scale.md").write_text(text)
-
-
 def parse_options() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ridge_scale", description=__doc__.splitlines()[0])
@@ -186,7 +178,7 @@ def main() -> None:
         f"- {key}: {value:,.6g}" if isinstance(value, float) else f"- {key}: {value}"
         for key, value in (facts | machine).items()
     )
-    write_results(folder, document, f"{title}\n\n{note}\n\n{table(predicted, measured)}\n\n{lines}\n")
+    write_results(folder, "ridge_scale", document, title, note, table(predicted, measured), lines)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ cache, after all were checked to give equal scores. Seconds are CPU seconds of t
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -24,8 +23,8 @@ from app.model.reward_model import RewardModel
 from app.model.weights import load_reward_model
 from app.packing import PackBuilder
 from benchmarks.machine import describe
+from benchmarks.results_files import RESULTS, listed, write_results
 
-RESULTS: Final = Path(__file__).parent / "results"
 BUDGET_BYTES: Final = 2**30
 TOLERANCE: Final = {"float32": 1e-4, "bfloat16": 0.13, "float16": 0.014}
 """Of the scores' spread in float32; of half precision, the canary's."""
@@ -174,11 +173,8 @@ def main() -> None:
     print(table(rows))
     facts = {"weights": options.weights.name, "dtype": options.dtype, "rounds": str(options.rounds)} | describe()
     document = {"machine": facts, "rows": [asdict(row) for row in rows]}
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "sharing_depth.json").write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-    listed = "\n".join(f"- {key}: {value}" for key, value in facts.items())
     title = "# How deep the prefix cache shares"
-    (options.out / "sharing_depth.md").write_text(f"{title}\n\n{table(rows)}\n\n{listed}\n")
+    write_results(options.out, "sharing_depth", document, title, table(rows), listed(facts))
 
 
 if __name__ == "__main__":

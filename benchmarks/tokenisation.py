@@ -8,7 +8,6 @@ to so many cores, and take turns; every round has prompts that neither has seen,
 """
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -28,9 +27,9 @@ from app.text.chat_template import ChatTemplate
 from app.text.tokenization import load_tokenizer
 from benchmarks.machine import describe
 from benchmarks.real_text import Workload, workloads
+from benchmarks.results_files import RESULTS, listed, write_results
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
-RESULTS = Path(__file__).parent / "results"
 NOTE = (
     "Logical tokens a second of wall-clock time: a prompt counts once per response. Medians over rounds in which the "
     "two ways take turns, each with prompts that neither has seen; the ids of both were equal in every round. "
@@ -140,15 +139,12 @@ def table(measurements: Sequence[Measurement]) -> str:
     return "\n".join(lines)
 
 
-def write_results(folder: Path, measurements: Sequence[Measurement], loads: Sequence[Workload], facts: Any) -> None:
+def write(folder: Path, measurements: Sequence[Measurement], loads: Sequence[Workload], facts: Any) -> None:
     """Write tokenisation.json and tokenisation.md."""
-    folder.mkdir(parents=True, exist_ok=True)
     descriptions = {load.name: load.description for load in loads}
     document = {"facts": facts, "workloads": descriptions, "measurements": [asdict(row) for row in measurements]}
-    (folder / "tokenisation.json").write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-    listed = "\n".join(f"- {name}: {description}" for name, description in (descriptions | facts).items())
     title = "# Tokenisation with the Llama 3 tokenizer, beside the naive way"
-    (folder / "tokenisation.md").write_text(f"{title}\n\n{NOTE}\n\n{table(measurements)}\n\n{listed}\n")
+    write_results(folder, "tokenisation", document, title, NOTE, table(measurements), listed(descriptions | facts))
 
 
 def parse_options() -> argparse.Namespace:
@@ -178,7 +174,7 @@ def main() -> None:
     print(table(measurements))
     if options.out:
         others = f"{os.getloadavg()[0]:.1f} programs wanted a core on average in the last minute, this one included"
-        write_results(options.out, measurements, loads, {"rounds": str(options.rounds), "load": others} | describe())
+        write(options.out, measurements, loads, {"rounds": str(options.rounds), "load": others} | describe())
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from benchmarks.gpu.clock import Deadline
 from benchmarks.gpu.correctness import check_all
 from benchmarks.gpu.graphs import measure_graphs
 from benchmarks.gpu.models import LLAMA3_8B, TINY, config_of, random_model
-from benchmarks.gpu.rows import Row, all_met, table, write_results
+from benchmarks.gpu.rows import Row, all_met, table, write
 from benchmarks.gpu.speed import (
     Scene,
     measure_against_padding,
@@ -34,8 +34,8 @@ from benchmarks.gpu.speed import (
 )
 from benchmarks.kernel_kinds import shares
 from benchmarks.machine import describe
+from benchmarks.results_files import RESULTS
 
-RESULTS: Final = Path(__file__).parents[1] / "results"
 PACK_SIZES: Final = (256, 512, 1024, 2048, 4096, 8192, 16_384)
 TINY_PACK_SIZES: Final = (128, 512)
 
@@ -124,7 +124,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def written() -> None:
         if out is not None:
-            write_results(out, checks, rows, facts_of(options, scene))
+            write(out, checks, rows, facts_of(options, scene))
 
     collected("checks", check_all(torch.device(options.device)), checks)
     written()

@@ -1,10 +1,11 @@
 """What was measured, as rows of a table and as files. Knows no tensor."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
+
+from benchmarks.results_files import listed, write_results
 
 MARKS: Final = {True: "yes", False: "**no**", None: "–"}
 VALID: Final = "Every check passed before anything was timed."
@@ -36,15 +37,12 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def write_results(folder: Path, checks: Sequence[Row], rows: Sequence[Row], facts: Mapping[str, str]) -> None:
+def write(folder: Path, checks: Sequence[Row], rows: Sequence[Row], facts: Mapping[str, str]) -> None:
     """Write gpu.json and gpu.md, over what an earlier section of the same run wrote."""
-    folder.mkdir(parents=True, exist_ok=True)
     document = {"facts": dict(facts), "checks": [asdict(row) for row in checks], "rows": [asdict(row) for row in rows]}
-    (folder / "gpu.json").write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     verdict = VALID if all_met(checks) else INVALID
-    listed = "\n".join(f"- {key}: {value}" for key, value in facts.items())
-    parts = ["# The GPU path", verdict, table(rows), "## Checks", table(checks), listed]
-    (folder / "gpu.md").write_text("\n\n".join(parts) + "\n")
+    sections = ("# The GPU path", verdict, table(rows), "## Checks", table(checks), listed(facts))
+    write_results(folder, "gpu", document, *sections)
 
 
 def all_met(checks: Sequence[Row]) -> bool:

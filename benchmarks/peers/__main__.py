@@ -27,8 +27,8 @@ from benchmarks.peers.served import ArmoserveServed, armoserve_command, running,
 from benchmarks.peers.service_cost import Ratio, prompt_seen_again, served_over_engine, singles_over_one
 from benchmarks.peers.texts import Prose
 from benchmarks.peers.workloads import Workload, best_of_n, mixed_lengths, pairs, shared_system_prompt
+from benchmarks.results_files import RESULTS
 
-RESULTS: Final = Path(__file__).resolve().parents[1] / "results"
 LONGEST_CONVERSATION: Final = 8192
 
 

@@ -1,6 +1,5 @@
 """What was measured, as JSON, as tables, and as one picture."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from benchmarks.peers.growth import Curve
 from benchmarks.peers.rounds import Comparison
 from benchmarks.peers.service_cost import Ratio, SeenAgain
+from benchmarks.results_files import listed, write_results
 
 
 @dataclass(slots=True)
@@ -25,17 +25,14 @@ class Measured:
 
 def write(folder: Path, measured: Measured) -> None:
     """Write peers.json, peers.md and, where curves were measured, peers.png."""
-    folder.mkdir(parents=True, exist_ok=True)
-    document = json.dumps(asdict(measured), indent=2, ensure_ascii=False)
-    (folder / "peers.json").write_text(document + "\n", encoding="utf-8")
-    (folder / "peers.md").write_text(markdown(measured), encoding="utf-8")
+    write_results(folder, "peers", asdict(measured), *sections(measured))
     if measured.curves:
         draw(folder / "peers.png", measured.curves)
 
 
-def markdown(measured: Measured) -> str:
-    """Return all of it as one page."""
-    parts = [
+def sections(measured: Measured) -> list[str]:
+    """Return all of it as parts of one page."""
+    return [
         "# armoserve beside what else one would use",
         "Seconds are CPU seconds of the process that computes, medians over rounds that alternate and have texts of "
         "their own; wall-clock ratios stand beside. Every engine's scores were compared with the first one's in every "
@@ -49,9 +46,8 @@ def markdown(measured: Measured) -> str:
         "## Cost as things grow, in CPU seconds",
         *(curve_table(axis, measured.curves) for axis in dict.fromkeys(curve.axis for curve in measured.curves)),
         "## What was measured, where",
-        "\n".join(f"- {name}: {text}" for name, text in (measured.workloads | measured.facts).items()),
+        listed(measured.workloads | measured.facts),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def summary(comparisons: Sequence[Comparison]) -> str:

@@ -84,5 +84,5 @@ def test_gating_is_measured_through_its_stage_and_written(tmp_path: Path) -> Non
     assert document["default"]["steps"] == 2
     paper = document["paper"]
     assert paper["extrapolated_hours"] == pytest.approx(paper["seconds_per_step"] * 1000 / 3600)
-    gating_scale.write_results(tmp_path, document, {"cores": "2"})
+    gating_scale.write(tmp_path, document, {"cores": "2"})
     assert "**extrapolated**, not run" in (tmp_path / "gating_scale.md").read_text()
