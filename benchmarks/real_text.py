@@ -52,57 +52,73 @@ class Pieces:
 
 def workloads(data: Path, tokenizer: Tokenizer, num_rounds: int) -> list[Workload]:
     """Return what is measured; no prompt occurs in two rounds."""
-    prompts, responses = Pieces(_prompts(data), tokenizer), Pieces(_responses(data), tokenizer)
-    generator = np.random.default_rng(0)
-    answered = _answered_by_several(data)
-
-    def item(prompt_tokens: int, *response_tokens: int) -> Item:
-        prompt = (Message("user", prompts.take(prompt_tokens)),)
-        return Item(prompt, tuple(map(responses.take, response_tokens)))
-
-    def short_group() -> Item:
-        return item(256, *generator.integers(20, 200, size=GROUP, endpoint=True).tolist())
-
-    def flood() -> list[Item]:
-        groups = [item(512, *[256] * GROUP) for _ in range(8)]
-        return [Item(group.prompt, (response,)) for group in groups for response in group.responses]
-
-    def under_one_system_prompt() -> list[Item]:
-        system = Message("system", prompts.take(2048))
-        bare = [item(64, 128) for _ in range(32)]
-        return [Item((system, *one.prompt), one.responses) for one in bare]
-
-    made: dict[tuple[str, str], Callable[[], list[Item]]] = {
-        ("one prompt, 16 responses", "a prompt of 512 tokens with 16 responses of 256; 8 such items a round"): (
-            lambda: [item(512, *[256] * GROUP) for _ in range(8)]
+    cuts = Cuts(data, tokenizer)
+    answered = answered_by_several(data)
+    made: tuple[tuple[str, str, Callable[[], list[Item]]], ...] = (
+        (
+            "one prompt, 16 responses",
+            "a prompt of 512 tokens with 16 responses of 256; 8 such items a round",
+            cuts.groups,
         ),
-        ("the same, short", "a prompt of 256 tokens with 16 responses of 20–200; 16 items"): (
-            lambda: [short_group() for _ in range(16)]
-        ),
+        ("the same, short", "a prompt of 256 tokens with 16 responses of 20–200; 16 items", cuts.short_groups),
         (
             "flood of single items",
             "as the first, but each response an item of its own, 16 to a prompt; 128 items",
-        ): flood,
-        ("one system prompt", "2048 tokens before 32 distinct user turns of 64, each with a response of 128"): (
-            under_one_system_prompt
+            cuts.flood,
         ),
-        ("distinct prompts", "a prompt of 512 tokens with a response of 256; 48 items"): (
-            lambda: [item(512, 256) for _ in range(48)]
+        (
+            "one system prompt",
+            "2048 tokens before 32 distinct user turns of 64, each with a response of 128",
+            cuts.under_one_system_prompt,
         ),
-        ("long responses", "a prompt of 512 tokens with 4 responses of 2048; 4 items"): (
-            lambda: [item(512, *[2048] * 4) for _ in range(4)]
+        ("distinct prompts", "a prompt of 512 tokens with a response of 256; 48 items", cuts.distinct),
+        ("long responses", "a prompt of 512 tokens with 4 responses of 2048; 4 items", cuts.long_responses),
+        (
+            "as they come",
+            "prompts and the responses of up to 15 models to each, uncut; 6 items",
+            lambda: list(islice(answered, 6)),
         ),
-        ("as they come", "prompts and the responses of up to 15 models to each, uncut; 6 items"): (
-            lambda: list(islice(answered, 6))
-        ),
-    }
-    return [
-        Workload(name, description, tuple(make() for _ in range(num_rounds)))
-        for (name, description), make in made.items()
-    ]
+    )
+    return [Workload(name, description, tuple(make() for _ in range(num_rounds))) for name, description, make in made]
 
 
-def _answered_by_several(data: Path) -> Iterator[Item]:
+class Cuts:
+    """Items of given lengths; each call goes on in the data where the one before it stopped."""
+
+    def __init__(self, data: Path, tokenizer: Tokenizer) -> None:
+        self._prompts, self._responses = Pieces(_prompts(data), tokenizer), Pieces(_responses(data), tokenizer)
+        self._generator = np.random.default_rng(0)
+
+    def item(self, prompt_tokens: int, *response_tokens: int) -> Item:
+        """Return one prompt with responses, of these lengths."""
+        prompt = (Message("user", self._prompts.take(prompt_tokens)),)
+        return Item(prompt, tuple(map(self._responses.take, response_tokens)))
+
+    def groups(self) -> list[Item]:
+        return [self.item(512, *[256] * GROUP) for _ in range(8)]
+
+    def short_groups(self) -> list[Item]:
+        return [
+            self.item(256, *self._generator.integers(20, 200, size=GROUP, endpoint=True).tolist()) for _ in range(16)
+        ]
+
+    def flood(self) -> list[Item]:
+        return [Item(group.prompt, (response,)) for group in self.groups() for response in group.responses]
+
+    def under_one_system_prompt(self) -> list[Item]:
+        system = Message("system", self._prompts.take(2048))
+        bare = [self.item(64, 128) for _ in range(32)]
+        return [Item((system, *one.prompt), one.responses) for one in bare]
+
+    def distinct(self) -> list[Item]:
+        return [self.item(512, 256) for _ in range(48)]
+
+    def long_responses(self) -> list[Item]:
+        return [self.item(512, *[2048] * 4) for _ in range(4)]
+
+
+def answered_by_several(data: Path) -> Iterator[Item]:
+    """Return prompts with what several models answered to each, uncut."""
     answers: dict[str, list[str]] = {}
     for row in _rows(data / "ratings", "arena_bench_gpt4"):
         prompt, response = row["messages"][-1]["content"], row["response"]
