@@ -64,7 +64,7 @@ class RewardClient(ServiceConnection):
         Raises:
             RequestRefused: the request is at fault; with the service's type, title and detail.
             BadAnswer: the answer does not hold what was asked for.
-            RevisionChanged: another model answers than `expect_revision` says, or, with `revision="raise"`, than at first.
+            RevisionChanged: another model answers than `expect_revision`, or than at first where `revision` is "raise".
             ServiceUnreachable: no answer within `retry_seconds` of a request's first failure.
         """
         return self._perform(self._plan(items, "/score", directions(preferences, composites)))
