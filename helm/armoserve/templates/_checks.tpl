@@ -42,6 +42,7 @@
 {{- $settings := .Values.settings -}}
 {{- $drain := int64 (include "armoserve.drainSeconds" .) -}}
 {{- if le (int64 (include "armoserve.graceSeconds" .)) $drain }}{{ fail (printf "terminationGracePeriodSeconds = %s would kill a Pod while it drains: it needs more than drain_delay_seconds + drain_timeout_seconds = %d; leave it empty" (include "armoserve.graceSeconds" .) $drain) }}{{ end -}}
+{{- range .Values.extraEnv }}{{ if hasPrefix "ARMOSERVE_" .name }}{{ fail (printf "extraEnv sets %s: that belongs to settings" .name) }}{{ end }}{{ end -}}
 {{- if and .Values.gpu.enabled (eq $settings.device "cpu") }}{{ fail "gpu.enabled with settings.device = cpu would hold a GPU idle; use auto or cuda" }}{{ end -}}
 {{- if and (not .Values.gpu.enabled) (hasPrefix "cuda" $settings.device) }}{{ fail (printf "settings.device = %s needs gpu.enabled: a Pod sees no GPU that it did not ask for" $settings.device) }}{{ end -}}
 {{- if and $settings.max_conversation_tokens (gt (int64 $settings.max_conversation_tokens) (int64 $settings.max_pack_tokens)) }}{{ fail (printf "settings.max_conversation_tokens = %d is more than settings.max_pack_tokens = %d: the conversation would fit no pack" (int64 $settings.max_conversation_tokens) (int64 $settings.max_pack_tokens)) }}{{ end -}}
