@@ -9,6 +9,7 @@ from benchmarks.results_files import listed, write_results
 
 MARKS: Final = {True: "yes", False: "**no**", None: "–"}
 VALID: Final = "Every check passed before anything was timed."
+UNCHECKED: Final = "Nothing was checked in this run: the checks are `--rows checks`."
 INVALID: Final = "**Checks failed: the figures below say nothing until they pass.**"
 
 
@@ -37,12 +38,13 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def write(folder: Path, checks: Sequence[Row], rows: Sequence[Row], facts: Mapping[str, str]) -> None:
-    """Write gpu.json and gpu.md, over what an earlier section of the same run wrote."""
+def write(folder: Path, name: str, found: tuple[Sequence[Row], Sequence[Row]], facts: Mapping[str, str]) -> None:
+    """Write checks and rows as NAME.json and NAME.md, over what an earlier section of the same run wrote."""
+    checks, rows = found
     document = {"facts": dict(facts), "checks": [asdict(row) for row in checks], "rows": [asdict(row) for row in rows]}
-    verdict = VALID if all_met(checks) else INVALID
+    verdict = UNCHECKED if not checks else VALID if all_met(checks) else INVALID
     sections = ("# The GPU path", verdict, table(rows), "## Checks", table(checks), listed(facts))
-    write_results(folder, "gpu", document, *sections)
+    write_results(folder, name, document, *sections)
 
 
 def all_met(checks: Sequence[Row]) -> bool:

@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from app.model import reward_model
+from app.model import quantization, reward_model
 from app.model.attention import AttentionLayout
 from app.packing import Segment
+from benchmarks.gpu.__main__ import main, make_scene, parse_options
+from benchmarks.gpu.clock import Deadline
 from benchmarks.gpu.correctness import check_company, check_family, check_that_nobody_waits
 from benchmarks.gpu.models import TINY, config_of, random_model
+from benchmarks.gpu.quantized import measure_quantized
 from benchmarks.gpu.rows import Row, all_met, table
 from benchmarks.kernel_kinds import kind_of
 from tests.conftest import REPOSITORY
@@ -64,12 +67,21 @@ def test_the_command_checks_measures_and_writes(tmp_path: Path) -> None:
         "memory",
         "goes",
         "compiled",
+        "int8",
+        "nf4",
+        "fp8",
     ):
         assert goal in goals
     assert not [row for row in written["rows"] if row["measured"].startswith("failed")]
     assert {check["is_met"] for check in written["checks"] if check["goal"] != "no wait inside a forward"} == {True}
     recalled = next(row for row in written["rows"] if "seen again" in row["goal"])
     assert recalled["is_met"], recalled
+    quantized = {row["goal"].split()[-1]: row for row in written["rows"] if "random weights: " in row["goal"]}
+    assert quantized["int8"]["figures"]["score_correlation"] > 0.99
+    assert quantized["nf4"]["figures"]["weights_gib"] < quantized["int8"]["figures"]["weights_gib"]
+    assert quantized["fp8"]["figures"] == {}
+    assert quantized["fp8"]["measured"] == "not measured"
+    assert "needs a GPU with eight-bit floats" in quantized["fp8"]["next"]
     captured = next(row for row in written["rows"] if "compiled" in row["goal"])
     assert captured["is_met"], captured
     profile = next(row for row in written["rows"] if "goes, 512" in row["goal"])
@@ -99,6 +111,24 @@ def test_a_pack_of_another_length_fails_the_check_of_company(monkeypatch: pytest
     monkeypatch.setattr(reward_model, "padded", lambda token_ids, num_tokens: token_ids)
     monkeypatch.setattr(reward_model, "read_in_rows", lambda read, *features: read(*features))
     assert check_company(model).is_met is False
+
+
+def test_chosen_rows_are_measured_alone_into_a_file_of_their_own(tmp_path: Path) -> None:
+    assert main(["--tiny", "--device", "cpu", "--rows", "request", "memory", "--out", str(tmp_path)]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["gpu_request_memory.json", "gpu_request_memory.md"]
+    written = json.loads((tmp_path / "gpu_request_memory.json").read_text())
+    assert [row["goal"] for row in written["rows"]] == ["tiny, one 50-token request", "memory"]
+    assert written["checks"] == []
+    assert "Nothing was checked in this run" in (tmp_path / "gpu_request_memory.md").read_text()
+
+
+def test_a_package_that_is_missing_is_named_and_no_figure_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantization.importlib.util, "find_spec", lambda name: None)
+    scene = make_scene(parse_options(["--tiny", "--device", "cpu"]), Deadline(60))
+    rows = list(measure_quantized(scene))
+    assert [row.measured for row in rows] == ["not measured"] * 3
+    assert "int8 needs bitsandbytes" in rows[0].next
+    assert not any(row.figures for row in rows)
 
 
 def test_what_cannot_be_measured_is_neither_met_nor_failed() -> None:
