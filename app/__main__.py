@@ -20,6 +20,8 @@ from app.settings import ENVIRONMENT_PREFIX, Settings, allowed_values, read_sett
 
 MODEL_SETTINGS = ("weights", "device", "dtype", "quantization", "default_preference", "max_pack_tokens")
 """What matters where nothing is served."""
+NUMBER_SETTINGS = ("device", "dtype", "quantization")
+"""What decides in which numbers given weights are computed."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,7 +71,7 @@ def run_score(chosen: argparse.Namespace) -> int:
 
 
 def run_info(chosen: argparse.Namespace) -> int:
-    engine = load_engine(read_settings({"weights": chosen.weights, "device": chosen.device or "auto"}))
+    engine = load_engine(_settings(chosen))
     print(json.dumps(_facts(engine.info), indent=2) if chosen.json else _table(engine.info))
     return 0
 
@@ -107,8 +109,8 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("info", help="load a weights folder and say what it is")
     command.add_argument("weights", metavar="WEIGHTS", help="a folder or a hub id")
-    command.add_argument("--device", help="auto, cpu, cuda, cuda:N")
     command.add_argument("--json", action="store_true", help="for machines")
+    _add_settings(command, NUMBER_SETTINGS)
     command.set_defaults(run=run_info)
 
     command = commands.add_parser("fetch", help="download weights from the hub and verify them")
@@ -143,7 +145,7 @@ def _facts(info: ModelInfo) -> dict[str, object]:
         "description": info.description,
         "revision": info.revision,
         "template": info.template,
-        "dtype": info.dtype,
+        "dtype": info.precision,
         "device": info.device,
         "quantization": info.quantization,
         "max_conversation_tokens": info.max_conversation_tokens,
@@ -161,7 +163,7 @@ def _table(info: ModelInfo) -> str:
         ("description", info.description or "none given"),
         ("revision", info.revision),
         ("template", info.template),
-        ("runs as", f"{info.dtype} on {info.device}"),
+        ("runs as", f"{info.precision} on {info.device}"),
         ("conversation", f"up to {info.max_conversation_tokens} tokens"),
         ("gating", "by the prompt" if info.has_gating else "none"),
         ("heads", ", ".join(f"{head.name} 1-{head.classes}" for head in info.heads) or "none"),

@@ -231,6 +231,11 @@ class ModelInfo:
         return self.has_gating or len(self.objectives) == 1
 
     @property
+    def precision(self) -> str:
+        """The backbone's number type and, where they have another, that of its linear layers: `bfloat16+int8`."""
+        return self.dtype if self.quantization == "none" else f"{self.dtype}+{self.quantization}"
+
+    @property
     def objective_names(self) -> tuple[str, ...]:
         return tuple(objective.name for objective in self.objectives)
 

@@ -21,6 +21,7 @@ class ModelAnswer(TypedDict):
     template: str
     """Short SHA-256 of all that decides how a conversation is rendered."""
     dtype: str
+    """Number type of the backbone and, where they are quantised, of its linear layers: `bfloat16+int8`."""
 
 
 @documented

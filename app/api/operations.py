@@ -10,6 +10,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from app import __version__
 from app.api.dependencies import Model, Server, json_response
 from app.api.service_answers import InfoAnswer, ObjectiveAnswer, StateAnswer
+from app.api.views import model_answer
 from app.domain import Objective
 from app.errors import Draining, NotReady
 
@@ -54,10 +55,7 @@ async def info(server: Server, model: Model) -> Response:
     default = model.default_direction
     answer: InfoAnswer = {
         "model": {
-            "name": served.name,
-            "revision": served.revision,
-            "template": served.template,
-            "dtype": served.dtype,
+            **model_answer(served),
             "device": served.device,
             "quantization": served.quantization,
             "description": served.description,

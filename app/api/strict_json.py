@@ -14,7 +14,7 @@ from app.domain import is_unicode
 from app.errors import MalformedBody
 from app.preferences import NAME_NOT_SHOWN, is_showable, shortened, shown
 
-LARGEST_INTEGER = 2**63 - 1
+SMALLEST_INTEGER, LARGEST_INTEGER = -(2**63), 2**63 - 1
 LONGEST_NUMBER = 400
 """Digits; the longest number that a float64 needs has fewer."""
 LONGEST_PART_SHOWN = 64
@@ -86,7 +86,8 @@ class _Numbers:
 
     def integer(self, digits: str) -> int | _Refused:
         number = int(digits) if len(digits) <= LONGEST_NUMBER else LARGEST_INTEGER + 1
-        return number if abs(number) <= LARGEST_INTEGER else self._refuse("an integer has more than 64 bits")
+        fits = SMALLEST_INTEGER <= number <= LARGEST_INTEGER
+        return number if fits else self._refuse("an integer has more than 64 bits")
 
     def _refuse(self, words: str) -> _Refused:
         self.refused.append(_Refused(words))

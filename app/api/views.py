@@ -94,7 +94,7 @@ def answer_frame(scored: ScoredItems, info: ModelInfo) -> Answer:
 
 
 def model_answer(info: ModelInfo) -> ModelAnswer:
-    return {"name": info.name, "revision": info.revision, "template": info.template, "dtype": info.dtype}
+    return {"name": info.name, "revision": info.revision, "template": info.template, "dtype": info.precision}
 
 
 def directions_used(directions: Sequence[PreferenceDirection]) -> list[Mapping[str, float]]:

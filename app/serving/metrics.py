@@ -150,7 +150,7 @@ class Metrics:
         self.template_warnings = self._counter("armoserve_template_warnings_total", *get_args(Oddity))
         self.prefix_cache_hits = self._counter("armoserve_prefix_cache_hits_total")
         model_info = self._gauge("armoserve_model_info")
-        model_info.labels(info.name, info.revision, info.template, info.dtype, info.quantization).set(1)
+        model_info.labels(info.name, info.revision, info.template, info.precision, info.quantization).set(1)
         self._register_arrays(info)
 
     def watch_device_memory(self, read: Callable[[], Mapping[str, float]]) -> None:

@@ -9,6 +9,7 @@ from fastapi import Request
 
 from app.api.dependencies import deadline_of
 from app.api.documentation import TRAINER_BODIES
+from app.api.strict_json import parse_json
 from tests.api.bad_trainer_bodies import BAD_TRAINER_BODIES
 from tests.api.fake_engine import FAIL, HOLD, NAN
 from tests.api.serving import Served
@@ -62,6 +63,10 @@ BAD_BYTES: dict[str, tuple[bytes, str]] = {
     "a number too deep": (b"[" * 900 + b"NaN" + b"]" * 900, "NaN is not a JSON number"),
     "compressed": (gzip.compress(b'{"prompt": "x", "response": "y"}'), "content encodings such as gzip"),
     "a huge integer": (b'{"prompt": "x", "response": "y", "top_k": 99999999999999999999}', "64 bits"),
+    "an integer that is too small by one": (
+        b'{"prompt": "x", "response": "y", "top_k": -9223372036854775809}',
+        "64 bits",
+    ),
     "an endless integer": (b'{"prompt": "x", "response": "y", "top_k": ' + b"9" * 5000 + b"}", "64 bits"),
     "an endless fraction": (b'{"preferences": [{"length": 0.' + b"1" * 5000 + b"}]}", "too large or too long"),
     "deep nesting": (b"[" * 100_000, "nested too deeply"),
@@ -303,3 +308,7 @@ def test_the_hold_letter_is_not_in_the_tables() -> None:
     assert json.dumps(HOLD)[1:-1] not in json.dumps(
         [*BAD_BODIES.values(), *BAD_OPTIONS.values(), *BAD_TRAINER_BODIES.values()]
     )
+
+
+def test_every_integer_of_64_bits_is_taken() -> None:
+    assert parse_json(b"[-9223372036854775808, 9223372036854775807]") == [-(2**63), 2**63 - 1]

@@ -101,7 +101,7 @@ def is_sound(value: Any) -> bool:
         return all(map(is_sound, value))
     if isinstance(value, str):
         return value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)
-    return type(value) is not int or abs(value) < 2**63  # a float, or what is none, is no level anyhow
+    return type(value) is not int or -(2**63) <= value < 2**63  # a float, or what is none, is no level anyhow
 
 
 def post(served: Served, route: str, content: str) -> tuple[str, Any]:

@@ -55,6 +55,17 @@ def test_info_for_people_and_for_machines(weights: Path, capsys: pytest.CaptureF
     assert facts["heads"]
 
 
+def test_info_loads_in_the_numbers_that_are_asked_for(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--device", "cpu", "--dtype", "bfloat16", "--quantization", "int8"]
+    assert main(["info", str(weights), *flags]) == 0
+    assert re.search(r"^runs as +bfloat16\+int8 on cpu$", capsys.readouterr().out, re.MULTILINE)
+    assert main(["info", str(weights), *flags, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["dtype"], facts["quantization"]) == ("bfloat16+int8", "int8")
+    assert main(["info", str(weights), "--quantization", "int3"]) == 2
+    assert "quantization = 'int3' is not allowed; allowed: none, int8, nf4, fp8" in capsys.readouterr().err
+
+
 def test_a_file_is_scored_as_the_server_scores(weights: Path, items: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     assert main(["score", str(items), "-o", str(out), "--weights", str(weights)]) == 0
