@@ -29,7 +29,7 @@ def test_every_metric_of_the_code_is_drawn_and_no_other() -> None:
 
 
 def test_labels_are_those_of_the_code() -> None:
-    known = {label for metric in METRICS for label in metric.labels} | {"le", "namespace", "job", "instance", "class"}
+    known = {label for metric in METRICS for label in metric.labels} | {"le", "namespace", "job", "instance"}
     for query in queries():
         grouped = re.findall(r"\b(?:by|on|group_left) \(([^)]*)\)", query.expression)
         matched = re.findall(r'[{,] ?(\w+) ?[=!]~?"', query.expression)
