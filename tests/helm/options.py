@@ -57,8 +57,15 @@ METRICS: Axis = {
 }
 DEVICE: Axis = {
     "cpu": {"resources": {"limits": {"cpu": "4"}}},
-    "gpu": {"gpu": {"enabled": True}, "runtimeClassName": "nvidia", "settings": {"device": "cuda", "dtype": "bfloat16"}},
-    "slice": {"gpu": {"enabled": True, "resource": "nvidia.com/mig-3g.71gb"}, "resources": {"limits": {"memory": "8Gi"}}},
+    "gpu": {
+        "gpu": {"enabled": True},
+        "runtimeClassName": "nvidia",
+        "settings": {"device": "cuda", "dtype": "bfloat16"},
+    },
+    "slice": {
+        "gpu": {"enabled": True, "resource": "nvidia.com/mig-3g.71gb"},
+        "resources": {"limits": {"memory": "8Gi"}},
+    },
 }
 PLACE: Axis = {
     "anywhere": {"topologySpread": {"enabled": False}},
@@ -77,7 +84,11 @@ NETWORK: Axis = {
     "any": {},
     "policy": {"networkPolicy": {"enabled": True}, "settings": {"otlp_endpoint": "http://collector:4318"}},
     "closed": {
-        "networkPolicy": {"enabled": True, "from": [{"namespaceSelector": {}}], "egress": [{"to": [{"podSelector": {}}]}]},
+        "networkPolicy": {
+            "enabled": True,
+            "from": [{"namespaceSelector": {}}],
+            "egress": [{"to": [{"podSelector": {}}]}],
+        },
         "service": {"type": "LoadBalancer", "annotations": {"internal": "true"}, "port": 9000},
     },
 }
@@ -104,9 +115,7 @@ def products() -> Iterator[dict[str, Any]]:
 
 def pairs() -> Iterator[dict[str, Any]]:
     """Yield combinations of all axes until any two options have been together."""
-    due = {
-        frozenset([(i, a), (j, b)]) for (i, x), (j, y) in combinations(enumerate(ALL), 2) for a, b in product(x, y)
-    }
+    due = {frozenset([(i, a), (j, b)]) for (i, x), (j, y) in combinations(enumerate(ALL), 2) for a, b in product(x, y)}
     while due:
         names = _greedy(due)
         due -= _pairs_of(names)

@@ -81,7 +81,9 @@ def test_whatever_is_named_is_there_or_is_the_users_own(releases: list[Release])
 def references(release: Release) -> Iterator[str]:
     """Yield the name of everything that a manifest leans on."""
     for volume in release.pod["volumes"]:
-        sources: list[dict[str, Any]] = [volume.get(kind, {}) for kind in ("secret", "configMap", "persistentVolumeClaim")]
+        sources: list[dict[str, Any]] = [
+            volume.get(kind, {}) for kind in ("secret", "configMap", "persistentVolumeClaim")
+        ]
         yield from (value for source in sources for key, value in source.items() if key.endswith(("ame", "Name")))
     yield from (source["configMapRef"]["name"] for source in release.server["envFrom"])
     for scaler in (*release.all("HorizontalPodAutoscaler"), *release.all("ScaledObject")):

@@ -26,16 +26,25 @@ BY_SCHEMA: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown balancer": ({"promptAffinity": {"provider": "traefik"}}, "must be one of 'none', 'ingress-nginx'"),
     "a name too long": ({"fullnameOverride": "a" * 64}, "'/fullnameOverride'"),
     "a port for root": ({"service": {"port": 80}}, "'/service/port': minimum: got 80, want 1,024"),
-    "a time without an end": ({"settings": {"drain_timeout_seconds": -1}}, "'/settings/drain_timeout_seconds': minimum"),
+    "a time without an end": (
+        {"settings": {"drain_timeout_seconds": -1}},
+        "'/settings/drain_timeout_seconds': minimum",
+    ),
     "an image by half a digest": ({"image": {"digest": "sha256:12"}}, "'/image/digest'"),
 }
 BY_CHECKS: dict[str, tuple[dict[str, Any], str]] = {
     "two autoscalers": ({"hpa": {"enabled": True}, "keda": KEDA}, "hpa.enabled and keda.enabled are both true"),
     "an autoscaler and a number": ({"keda": KEDA, "replicas": 2}, "replicas = 2 with an autoscaler"),
     "no number, but an autoscaler": ({"hpa": {"enabled": True}, "replicas": 0}, "replicas = 0 with an autoscaler"),
-    "least above most": ({"scaling": {"minReplicas": 9}}, "scaling.minReplicas = 9 is more than scaling.maxReplicas = 4"),
+    "least above most": (
+        {"scaling": {"minReplicas": 9}},
+        "scaling.minReplicas = 9 is more than scaling.maxReplicas = 4",
+    ),
     "keda without prometheus": ({"keda": {"enabled": True}}, "keda.enabled needs keda.prometheusAddress"),
-    "no room for an update": ({"strategy": {"maxSurge": 0}}, "strategy.maxSurge and strategy.maxUnavailable are both 0"),
+    "no room for an update": (
+        {"strategy": {"maxSurge": 0}},
+        "strategy.maxSurge and strategy.maxUnavailable are both 0",
+    ),
     "two budgets": ({"podDisruptionBudget": {"minAvailable": 1}}, "one of minAvailable and maxUnavailable"),
     "no budget": ({"podDisruptionBudget": {"maxUnavailable": ""}}, "one of minAvailable and maxUnavailable"),
     "a budget for nobody": (

@@ -93,8 +93,7 @@ def test_the_config_map_has_every_setting_and_no_other(render: Render) -> None:
 
 def test_the_defaults_are_the_codes(render: Render, environment: pytest.MonkeyPatch) -> None:
     found = start(render(), environment)
-    expected = read_settings({"host": "0.0.0.0", "port": "8000", "weights": "weights/default"})
-    assert found == expected
+    assert found.host == "0.0.0.0"
     for name in set(Settings.model_fields) - {"host"}:
         assert getattr(found, name) == Settings.model_fields[name].default, name
 

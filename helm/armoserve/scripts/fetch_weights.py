@@ -25,18 +25,18 @@ class RefusedError(Exception):
 
 
 def main(order_file: str) -> int:
+    """Do what the order says, and say in one line how it ended."""
     order = json.loads(Path(order_file).read_text(encoding="utf-8"))
     folder = Path(order["folder"])
-    if folder.exists():
-        print(f"{folder} is there already")
-        return 0
-    try:
-        fetch(order, folder)
-    except (RefusedError, OSError, tarfile.TarError) as error:
-        print(f"weights could not be fetched: {error}", file=sys.stderr)
-        return 1
-    print(f"{folder} is complete, and every digest is as ordered")
-    return 0
+    code, words = 0, f"{folder} is there already"
+    if not folder.exists():
+        try:
+            fetch(order, folder)
+            words = f"{folder} is complete, and every digest is as ordered"
+        except (RefusedError, OSError, tarfile.TarError) as error:
+            code, words = 1, f"weights could not be fetched: {error}"
+    sys.stderr.write(words + "\n")
+    return code
 
 
 def fetch(order: dict[str, Any], folder: Path) -> None:
@@ -98,6 +98,7 @@ def from_archive(archive: dict[str, str], beside: Path) -> Path:
     # The address may be signed, and so is never printed.
     check_digest("the archive", download(url, file), archive["sha256"])
     folder = beside / "weights"
+    folder.mkdir()
     with tarfile.open(file) as tar:
         tar.extractall(folder, filter="data")
     file.unlink()
