@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from app.domain import FloatArray, Prefix, Readout, TokenizedConversation
 
 IndexArray = NDArray[np.int64]
+LEAST_AWAITED_TOKENS = 256
+"""A shorter beginning costs less to compute again than another pack does; a template's header is far shorter."""
 NOT_IN_PACK = -1
 """The gating index of a prompt whose gating token was computed before."""
 
@@ -30,6 +32,10 @@ class CachedPrefix(Protocol):
     @property
     def num_tokens(self) -> int:
         """Of the beginning; where that holds the gating token, what the heads read there is remembered too."""
+
+    @property
+    def is_shareable(self) -> bool:
+        """Whether what a pack computes of the rest will be remembered for all prompts that begin with it."""
 
 
 class PrefixMemory(Protocol):
@@ -173,6 +179,8 @@ class PackBuilder:
         self._recall = recall
         self._recalled: dict[Prefix, CachedPrefix] = {}
         self._groups: dict[Prefix, list[tuple[int, tuple[int, ...]]]] = {}
+        self._beginnings: set[tuple[int, ...]] = set()
+        """What prompts that had better wait for this pack begin with: what is cached, and so much that it computes."""
 
     def cost_tokens(self, conversation: TokenizedConversation) -> int:
         """Return how many tokens the pack would grow by: the response, and what must be computed of its prefix."""
@@ -181,6 +189,14 @@ class PackBuilder:
     def prefix_cost_tokens(self, prefix: Prefix) -> int:
         """Return how many tokens the pack would grow by if it had to hold this prefix: none where it does."""
         return 0 if prefix in self._groups else len(prefix) - self._num_cached_tokens(prefix)
+
+    def is_worth_awaiting(self, prefix: Prefix) -> bool:
+        """Say whether the pack computes a long beginning of this prefix, so that after the pack it is remembered.
+
+        That is the same beginning only where both prefixes have as much of it cached, as they have unless their gating
+        tokens differ.
+        """
+        return bool(self._beginnings) and prefix not in self._groups and self._beginning(prefix) in self._beginnings
 
     @property
     def room_tokens(self) -> int:
@@ -202,6 +218,7 @@ class PackBuilder:
                 num_tokens += len(response_ids)
                 added.append(index)
         if added:
+            self._note_beginning(prefix)
             group = self._groups.setdefault(prefix, [])
             group.extend((self.num_responses + place, responses[index]) for place, index in enumerate(added))
             self.num_tokens = num_tokens
@@ -222,12 +239,28 @@ class PackBuilder:
         self._recalled.clear()  # the pack has it now, and should be the last to keep it in memory
         return layout.pack()
 
+    def _note_beginning(self, prefix: Prefix) -> None:
+        recalled = None if prefix in self._groups else self._ask(prefix)
+        if recalled is not None and recalled.is_shareable and (beginning := self._beginning(prefix)):
+            self._beginnings.add(beginning)
+
+    def _beginning(self, prefix: Prefix) -> tuple[int, ...]:
+        """Return the shortest beginning that is worth awaiting; none where it would be recalled in part only, since
+        what the heads read at a gating token is known of whole prompts.
+        """
+        num_tokens = self._num_cached_tokens(prefix) + LEAST_AWAITED_TOKENS
+        return prefix.ids[:num_tokens] if num_tokens <= prefix.gating_index else ()
+
     def _num_cached_tokens(self, prefix: Prefix) -> int:
+        recalled = self._ask(prefix)
+        return 0 if recalled is None else recalled.num_tokens
+
+    def _ask(self, prefix: Prefix) -> CachedPrefix | None:
         if self._recall is None:
-            return 0
+            return None
         if prefix not in self._recalled:
             self._recalled[prefix] = self._recall(prefix)
-        return self._recalled[prefix].num_tokens
+        return self._recalled[prefix]
 
 
 class _Layout:

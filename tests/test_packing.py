@@ -1,7 +1,7 @@
 """The layout of a pack: each distinct prefix once, positions as if alone, readouts in the order of arrival."""
 
 import random
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain import Prefix, TokenizedConversation
-from app.packing import Pack, PackBuilder, PackOutput, Segment, pack_of
+from app.packing import LEAST_AWAITED_TOKENS, Pack, PackBuilder, PackOutput, Segment, pack_of
 
 Ids = st.lists(st.integers(0, 999), min_size=1, max_size=8).map(tuple)
 
@@ -145,6 +145,31 @@ def test_responses_to_one_prefix_are_added_in_order_as_far_as_they_fit() -> None
     assert pack.token_ids_T.tolist() == [1, 2, 3, 5, 5, 7, 8, 8]
     assert pack.response_tokens_R.tolist() == [2, 1, 2]
     assert pack.prefix_tokens_P.tolist() == [3]
+
+
+@dataclass(frozen=True)
+class Recalled:
+    num_tokens: int
+    is_shareable: bool = True
+
+
+def test_a_prompt_is_worth_awaiting_for_a_long_beginning_before_its_gating_token() -> None:
+    beginning = tuple(range(LEAST_AWAITED_TOKENS))
+
+    def awaits(prompt: tuple[int, ...], gating_index: int, recalled: Recalled | None = Recalled(0)) -> bool:
+        builder = PackBuilder(10_000, recall=None if recalled is None else lambda _: recalled)
+        held, other = Prefix((*beginning, 1, 1), len(beginning) + 1), Prefix(prompt, gating_index)
+        assert not builder.is_worth_awaiting(other)
+        assert builder.fill(held, [(5,)]) == [0]
+        assert not builder.is_worth_awaiting(held)
+        return builder.is_worth_awaiting(other)
+
+    assert awaits((*beginning, 2, 2), len(beginning))
+    assert not awaits((*beginning, 2, 2), len(beginning) - 1)
+    assert not awaits((*beginning[:-1], 2, 2, 2), len(beginning) + 1)
+    assert not awaits((*beginning, 2, 2), len(beginning), recalled=None)
+    assert not awaits((*beginning, 2, 2), len(beginning), Recalled(0, is_shareable=False))
+    assert not awaits((*beginning, 2, 2), len(beginning), Recalled(3))
 
 
 def output_of_ones() -> PackOutput:

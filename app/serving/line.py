@@ -8,16 +8,21 @@ How a pack is filled from a line:
    their response. The caller's own go first; those of others are counted as theirs.
 3. A company that fits a pack of its own is not split to use up the end of one, unless it is the first that this line
    puts into the pack.
-4. The first turn that does not fit closes the pack.
+4. A company whose prefix begins with much that the pack computes is held back, once: in the next pack it costs less,
+   since the beginning is remembered by then. Its callers' turns go to what else they have.
+5. The first turn that does not fit closes the pack.
 
 No job is passed over for ever: a pack that starts empty starts with the oldest job of whose turn it is, which always
-fits, and those that pass it ride on prefixes brought before its turn. So a caller's k-th oldest job is its oldest after
-at most k of its turns, and a turn comes, since each raises what those who come later begin at.
+fits, and those that pass it ride on prefixes brought before its turn, or pass it once while it is held back. So a
+caller's k-th oldest job is its oldest after at most k of its turns, and a turn comes, since each raises what those who
+come later begin at.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from heapq import heapify, heappop, heapreplace
+from itertools import islice
 from typing import TypeAlias
 
 from app.domain import Prefix
@@ -27,6 +32,9 @@ from app.serving.jobs import Job
 Jobs: TypeAlias = dict[Job, None]
 """In order of arrival, each removable at any time."""
 
+MOST_PASSED = 512
+"""Jobs of a caller that are looked at once one is held back: the event loop stands still for it, 10 ms at most."""
+
 
 @dataclass(slots=True)
 class _Company:
@@ -35,6 +43,16 @@ class _Company:
     prefix: Prefix
     jobs: dict[str, Jobs]
     num_response_tokens: int = 0
+    held_from: int = 0
+    """The number of the take that it was held back from."""
+
+    def can_wait_until(self, time: float) -> bool:
+        """Say whether no job's deadline has passed by then; monotonic seconds."""
+        return all(job.deadline is None or job.deadline > time for own in self.jobs.values() for job in own)
+
+
+Turn: TypeAlias = tuple[Job, _Company]
+"""A caller's oldest job, and its company."""
 
 
 @dataclass(slots=True)
@@ -58,6 +76,7 @@ class WaitingLine:
         self._num_jobs = 0
         self._callers: dict[str, _Caller] = {}
         self._companies: dict[Prefix, _Company] = {}
+        self._num_takes = 0
         self._num_turns = 0
         self._last_served_tokens = 0
 
@@ -129,9 +148,16 @@ class WaitingLine:
         companies = [self._companies[prefix] for prefix in present if prefix in self._companies]
         return [job for company in companies for job in self._take_company(company, builder)]
 
-    def take(self, builder: PackBuilder) -> list[Job]:
-        """Move jobs into `builder` by the rules above."""
+    def take(self, builder: PackBuilder, next_pack_at: float | None = None) -> list[Job]:
+        """Move jobs into `builder` by the rules above.
+
+        `next_pack_at` is when the next pack begins at the latest: what must begin sooner is not held back for it, and
+        nothing is where it is None.
+        """
         taken: list[Job] = []
+        self._num_takes += 1
+        hold = partial(self._holds, builder, next_pack_at)
+        passed: dict[str, Iterator[Turn]] = {}
         turns = [
             (one.served_tokens, one.last_turn, order, name) for order, (name, one) in enumerate(self._callers.items())
         ]
@@ -144,8 +170,10 @@ class WaitingLine:
                 heappop(turns)
             elif caller.served_tokens != served_tokens:  # it had a turn, or rode on another's
                 heapreplace(turns, (caller.served_tokens, caller.last_turn, order, name))
-            elif self._fits(*next(iter(caller.jobs.items())), builder, may_split=first):
-                taken += self._take_turn(name, builder)
+            elif (turn := _next_turn(caller.jobs, passed, name, hold)) is None:  # what it has is held back
+                heappop(turns)
+            elif self._fits(*turn, builder, may_split=first):
+                taken += self._take_turn(name, turn[1], builder)
                 first = False
             else:
                 break
@@ -164,9 +192,19 @@ class WaitingLine:
             return False
         return may_split or not room_tokens < prefix_tokens + company.num_response_tokens <= builder.token_budget
 
-    def _take_turn(self, name: str, builder: PackBuilder) -> list[Job]:
+    def _holds(self, builder: PackBuilder, next_pack_at: float | None, company: _Company) -> bool:
+        """Say whether a company is held back from this take, after deciding that where it never was."""
+        if (
+            next_pack_at is not None
+            and not company.held_from
+            and builder.is_worth_awaiting(company.prefix)
+            and company.can_wait_until(next_pack_at)
+        ):
+            company.held_from = self._num_takes
+        return company.held_from == self._num_takes
+
+    def _take_turn(self, name: str, company: _Company, builder: PackBuilder) -> list[Job]:
         caller = self._callers[name]
-        company = next(iter(caller.jobs.values()))
         self._num_turns += 1
         caller.last_turn = self._num_turns
         caller.served_tokens += builder.prefix_cost_tokens(company.prefix)
@@ -182,3 +220,18 @@ class WaitingLine:
             self._callers[job.caller].served_tokens += job.num_response_tokens
         self.remove(*taken)
         return taken
+
+
+def _next_turn(
+    jobs: dict[Job, _Company], passed: dict[str, Iterator[Turn]], name: str, hold: Callable[[_Company], bool]
+) -> Turn | None:
+    """Return a caller's oldest job that is not held back; None where all are that are looked at.
+
+    `passed` remembers how far that was, from the first that was held back on: else each turn would pass all of them.
+    """
+    if name not in passed:
+        turn = next(iter(jobs.items()))
+        if not hold(turn[1]):
+            return turn
+        passed[name] = iter(list(islice(jobs.items(), MOST_PASSED)))
+    return next(((job, company) for job, company in passed[name] if job in jobs and not hold(company)), None)

@@ -1,13 +1,14 @@
-"""How large the next pack may be: as many tokens as were lately computed in a second, within a hard limit.
+"""How large the next pack may be: as many tokens as were lately computed in half a second, within a hard limit.
 
 What comes while a pack runs waits for its end, so a pack that takes long makes everybody wait, and on a CPU large packs
-are no cheaper by the token. On a GPU a second is more than any pack takes, and the limit is all that counts.
+are no cheaper by the token. On a large GPU half a second is more than any pack takes, and the limit is all that
+counts.
 """
 
 from app.packing import PackBuilder, Recall
 
-PACK_SECONDS = 1.0
-LEAST_TOKENS = 1024
+PACK_SECONDS = 0.5
+LEAST_TOKENS = 512
 """The first pack, of which no speed is known; and where a forward pass takes long however small it is."""
 MEMORY = 0.9
 """Weight of the past at each pack: about the last ten packs count."""

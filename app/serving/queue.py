@@ -11,6 +11,7 @@ is added where they become a header.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import get_args
@@ -163,16 +164,17 @@ class JobQueue:
 
         Interactive first, and of bulk only what rides on the same prefixes: it would make the pack longer, and those
         who came first wait for that. So bulk has packs where no interactive work waits, and leads one after
-        `BULK_LEADS_AFTER` without it.
+        `BULK_LEADS_AFTER` without it, where no interactive work is held back for what bulk computes.
         """
         self._expire_due()
         interactive, bulk = self._lines["interactive"], self._lines["bulk"]
         bulk_leads = self._packs_without_bulk >= BULK_LEADS_AFTER
         first, second = (bulk, interactive) if bulk_leads else (interactive, bulk)
-        jobs = first.take(builder)
+        next_pack_at = self.clock() + (self._throughput.seconds_for(self.max_pack_tokens) or math.inf)
+        jobs = first.take(builder, next_pack_at)
         is_shared = bulk_leads or not jobs
         jobs += second.ride(builder, dict.fromkeys(job.prefix for job in jobs))
-        jobs += second.take(builder) if is_shared else []
+        jobs += second.take(builder, None if bulk_leads else next_pack_at) if is_shared else []
         self._packs_without_bulk = 0 if is_shared or not bulk else self._packs_without_bulk + 1
         self._running_tokens = builder.num_tokens
         self._changed()

@@ -161,3 +161,17 @@ def test_threads_that_ask_while_another_stores_get_what_is_right() -> None:
             one.result()
     assert cache.num_evictions > 100
     check_books(cache)
+
+
+def test_a_prompt_is_shareable_where_parts_are_shared_and_it_fits() -> None:
+    def is_shareable(ids: Ids, num_budget_tokens: int, *, whole_prompts_only: bool = False) -> bool:
+        cache = PrefixCache(num_budget_tokens * BYTES_PER_TOKEN, whole_prompts_only=whole_prompts_only)
+        compute(cache, tuple(range(20)), 0)  # from then on it is known what a token takes
+        return cache.find(Prefix(ids, 0)).is_shareable
+
+    ids = tuple(range(50, 90))
+    assert is_shareable(ids, 40)
+    assert is_shareable((*range(20), *ids[:20]), 40), "also where its beginning is known"
+    assert not is_shareable(ids, 39)
+    assert not is_shareable(ids, 1000, whole_prompts_only=True)
+    assert PrefixCache(1).find(Prefix(ids, 0)).is_shareable, "nothing is known yet"

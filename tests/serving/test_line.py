@@ -29,6 +29,7 @@ def line_of(*jobs: Job) -> WaitingLine:
 @dataclass(frozen=True)
 class Recalled:
     num_tokens: int
+    is_shareable: bool = False
 
 
 def take(line: WaitingLine, budget: int, *, held: Job | None = None) -> list[Job]:

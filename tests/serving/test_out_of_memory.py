@@ -21,6 +21,7 @@ MAX_PACK_TOKENS = 64
 @dataclass(frozen=True)
 class Recalled:
     num_tokens: int
+    is_shareable: bool = False
 
 
 def recall(prefix: Prefix) -> Recalled:

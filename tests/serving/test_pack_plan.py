@@ -44,8 +44,16 @@ def test_a_device_that_slows_down_gets_smaller_packs_soon(plan: PackPlan) -> Non
     plan.record(8000, 8.0)
     assert plan.budget_tokens < 5000
     for _ in range(100):
-        plan.record(plan.budget_tokens, plan.budget_tokens / 1000)
+        plan.record(plan.budget_tokens, plan.budget_tokens / (LEAST_TOKENS - 12))
     assert plan.budget_tokens == LEAST_TOKENS
+
+
+def test_packs_take_half_a_second_unless_another_time_is_asked_for() -> None:
+    plan = PackPlan(MAX_TOKENS)
+    assert plan.budget_tokens == 512
+    for _ in range(30):
+        plan.record(plan.budget_tokens, plan.budget_tokens / 10_000)
+    assert plan.budget_tokens == pytest.approx(5000, abs=1)
 
 
 def test_small_packs_do_not_make_packs_small(plan: PackPlan) -> None:
