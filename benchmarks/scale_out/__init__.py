@@ -1,0 +1,1 @@
+"""Several replicas behind a real balancer: what routing by prompt saves, and what it leaves unchanged."""
