@@ -80,6 +80,15 @@ def test_probes_ask_routes_that_there_are_and_that_are_open(render: Render) -> N
     assert {one["port"] for one in asked.values()} == {port["name"] for port in release.server["ports"]} == {"http"}
 
 
+def test_a_moment_takes_nobody_off_and_a_dead_engine_does_not_stay(render: Render) -> None:
+    server = render({"probes": {"periodSeconds": 4}}).server
+    patience = {
+        kind: server[f"{kind}Probe"]["periodSeconds"] * server[f"{kind}Probe"]["failureThreshold"]
+        for kind in ("readiness", "liveness")
+    }
+    assert patience == {"readiness": 12, "liveness": 24}
+
+
 @pytest.mark.parametrize("seconds", [900, 7, 3601])
 def test_loading_has_the_time_that_it_was_given(render: Render, seconds: int) -> None:
     release = render({"probes": {"startupSeconds": seconds}})

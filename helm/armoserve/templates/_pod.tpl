@@ -107,7 +107,8 @@ readinessProbe:
   httpGet: {path: /readyz, port: http}
   periodSeconds: {{ .Values.probes.periodSeconds }}
   timeoutSeconds: {{ .Values.probes.timeoutSeconds }}
-  failureThreshold: 1
+  # A queue that is full for a moment takes nobody off the Service: were it all of them, nobody would be answered.
+  failureThreshold: 3
 livenessProbe:
   httpGet: {path: /livez, port: http}
   periodSeconds: {{ mul .Values.probes.periodSeconds 2 }}
