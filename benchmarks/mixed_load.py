@@ -26,7 +26,7 @@ import numpy as np
 from benchmarks.machine import describe
 from benchmarks.mixed_load_plot import draw
 from benchmarks.results_files import RESULTS, listed, write_results
-from benchmarks.server_process import WatchedServer
+from benchmarks.server_process import WatchedServer, resident_megabytes
 
 NUM_TEXTS: Final = 60
 CALLERS: Final = 5
@@ -143,10 +143,8 @@ class Memory:
     """When (monotonic seconds), and megabytes."""
 
     async def watch(self) -> None:
-        status = Path(f"/proc/{self.process_id}/status")
         while True:
-            line = next(line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmRSS"))
-            self.samples.append((time.monotonic(), int(line.split()[1]) * 1024 / 1e6))
+            self.samples.append((time.monotonic(), resident_megabytes(self.process_id)))
             await asyncio.sleep(SAMPLE_SECONDS)
 
     def figures(self, settled: float, until: float) -> dict[str, float]:

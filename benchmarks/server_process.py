@@ -25,6 +25,13 @@ os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 """What systemd's socket activation does between fork and exec."""
 
 
+def resident_megabytes(process_id: int) -> float:
+    """Return the resident set of a process (Linux)."""
+    status = Path(f"/proc/{process_id}/status").read_text(encoding="ascii")
+    line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+    return int(line.split()[1]) * 1024 / 1e6
+
+
 @dataclass
 class WatchedServer:
     """Starts, stops, and is asked over connections made by hand, which cost the one who measures little.
