@@ -217,7 +217,8 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--weights", type=Path, help="a weights folder; a tiny random model where there is none")
     parser.add_argument("--out", type=Path, default=RESULTS)
-    options, options.settings = parser.parse_known_args(arguments)
+    options, settings = parser.parse_known_args(arguments)
+    options.settings = settings
     if options.requests < 20:
         parser.error(f"--requests: {options.requests}; allowed: from 20, or no line can be fitted")
     return options

@@ -1,16 +1,22 @@
 """The engines that armoserve is measured beside give its scores, and one that does not ends the measurement."""
 
 import asyncio
+import json
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import Any, ClassVar
 
 import pytest
 
 from app.text.tokenization import ConversationTokenizer, load_tokenizer
 from benchmarks.peers.checkpoint import ClassifierSize, write_classifier
-from benchmarks.peers.engines import Classifier, InProcess, OneByOne, PaddedBatches, Scored, padded_tokens
+from benchmarks.peers.engines import ELSEWHERE, Classifier, InProcess, OneByOne, PaddedBatches, Scored, padded_tokens
 from benchmarks.peers.openrlhf_server import RewardModelProxy
-from benchmarks.peers.report import summary
+from benchmarks.peers.report import detail, summary
 from benchmarks.peers.rounds import THIS_PROCESS, Timing, compare, cpu_seconds, difference
+from benchmarks.peers.running_servers import running_servers
 from benchmarks.peers.service_cost import Rates, ratio_of
 from benchmarks.peers.texts import Prose
 from benchmarks.peers.workloads import Request, Workload, best_of_n, mixed_lengths, pairs, shared_system_prompt
@@ -109,3 +115,101 @@ def test_a_process_that_computes_gathers_seconds() -> None:
     before = cpu_seconds(THIS_PROCESS)
     sum(range(10**6))
     assert cpu_seconds(THIS_PROCESS) > before
+
+
+class FakeServer(BaseHTTPRequestHandler):
+    """Answers as vLLM and infinity do, a text's score being its length; notes what it was sent."""
+
+    sent: ClassVar[list[tuple[str, Any]]] = []
+    capabilities: ClassVar[list[str]] = ["rerank"]
+
+    def do_GET(self) -> None:
+        model = {"id": "served", "capabilities": self.capabilities}
+        self._answer(200, {"data": [model]})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.sent.append((self.path, body))
+        if self.path == "/rerank":
+            lengths = enumerate(len(body["query"] + one) for one in body["documents"])
+            results = [{"index": index, "relevance_score": float(length)} for index, length in lengths]
+            self._answer(200, {"results": results[::-1]})
+        elif "raw_scores" in body:
+            self._answer(200, {"data": [[{"label": "LABEL_0", "score": float(len(one))}] for one in body["input"]]})
+        elif len(body["input"]) == 1:
+            self._answer(400, {"error": {"message": "the prompt is longer than max_model_len"}})
+        else:
+            rows = [{"index": index, "probs": [float(len(one))]} for index, one in enumerate(body["input"])]
+            self._answer(200, {"data": rows[::-1]})
+
+    def _answer(self, status: int, body: object) -> None:
+        content = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def fake_url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr(FakeServer, "sent", [])
+    server = ThreadingHTTPServer(("127.0.0.1", 0), FakeServer)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+async def scored_by_both(url: str, request: Request) -> list[Scored]:
+    async with running_servers(url, url) as servers:
+        assert [server.name for server in servers] == ["vLLM's pooling server", "infinity"]
+        return [await server.score(request) for server in servers]
+
+
+@pytest.mark.parametrize("capability", ["rerank", "classify"])
+def test_running_servers_get_the_rendered_texts(
+    fake_url: str, prose: Prose, tokenizer: ConversationTokenizer, monkeypatch: pytest.MonkeyPatch, capability: str
+) -> None:
+    monkeypatch.setattr(FakeServer, "capabilities", [capability])
+    request = pairs(prose, 2).request(tokenizer)
+    found = asyncio.run(scored_by_both(fake_url, request))
+    lengths = [float(len(text)) for text in request.texts]
+    assert [one.scores for one in found] == [lengths, lengths]
+    path, body = FakeServer.sent[0]
+    assert (path, body["model"], body["input"]) == ("/classify", "served", list(request.texts))
+    assert (body["use_activation"], body["add_special_tokens"]) == (False, False)
+    others = FakeServer.sent[1:]
+    assert {path for path, _ in others} == {f"/{capability}"}
+    assert all(body["raw_scores"] is True for _, body in others)
+    if capability == "rerank":
+        sent = [body["query"] + one for _, body in others for one in body["documents"]]
+        assert sent == list(request.texts)
+        assert all(
+            body["query"].endswith(item.prompt[-1].content)
+            for (_, body), item in zip(others, request.items, strict=True)
+        )
+
+
+def test_an_error_of_a_running_server_is_told(fake_url: str, prose: Prose, tokenizer: ConversationTokenizer) -> None:
+    request = best_of_n(prose, 1).request(tokenizer)
+    with pytest.raises(SystemExit, match=r"vLLM's pooling server: /classify answered 400: .*max_model_len"):
+        asyncio.run(scored_by_both(fake_url, request))
+    with pytest.raises(SystemExit, match=r"vLLM's pooling server at http://127.0.0.1:1 gives no answer to /v1/models"):
+        asyncio.run(scored_by_both("http://127.0.0.1:1", request))
+
+
+def test_a_running_server_with_other_scores_is_said_to_differ(prose: Prose, tokenizer: ConversationTokenizer) -> None:
+    other = Fixed("other", [0.0, 2.0])
+    other.process_id = ELSEWHERE
+    peers = [Fixed("one", [0.0, 1.0]), other]
+    rows = asyncio.run(compare(best_of_n(prose, 2), peers, tokenizer, rounds=1, baseline="one"))
+    assert [row.by_wall_clock for row in rows] == [False, True]
+    lines = detail(rows).splitlines()
+    assert "| other, by the wall clock |" in lines[-1]
+    assert lines[-1].endswith("**differing** |")
+    assert "differing" not in lines[-2]

@@ -81,5 +81,5 @@ def _measured(scene: Scene, kind: str, goal: str) -> Row:
 def _correlation(scene: Scene, quantized: RewardModel) -> float:
     """Return Pearson's correlation of scores with bfloat16's, over one of the largest packs."""
     pack = scene.pack(scene.largest_pack, seed=1)
-    scores = [model.forward(pack).scores_R for model in (quantized, scene.model)]
-    return float(np.corrcoef(np.array(scores, dtype=np.float64))[0, 1])
+    found_R, expected_R = (np.asarray(model.forward(pack).scores_R) for model in (quantized, scene.model))
+    return float(np.asarray(np.corrcoef(found_R, expected_R))[0, 1])

@@ -1,6 +1,6 @@
 """armoserve beside what a user would pick instead, in one run, with the same scores.
 
-    python -m benchmarks.peers [--quick] [--rounds 3] [--layers 2] [--width 512] [--out FOLDER]
+    python -m benchmarks.peers [--quick] [--rounds 3] [--layers 2] [--width 512] [--vllm URL] [--infinity URL]
 
 On the CPU, in float32: one checkpoint that every engine can load (a sequence classifier of random weights), texts that
 are new in each round, rounds that alternate.
@@ -23,6 +23,7 @@ from benchmarks.peers.engines import Classifier, InProcess, OneByOne, PaddedBatc
 from benchmarks.peers.growth import curves, size_curves
 from benchmarks.peers.report import Measured, detail, ratio_table, summary, write
 from benchmarks.peers.rounds import compare
+from benchmarks.peers.running_servers import HOW_TO_START, running_servers
 from benchmarks.peers.served import ArmoserveServed, armoserve_command, running, served_peers
 from benchmarks.peers.service_cost import Ratio, prompt_seen_again, served_over_engine, singles_over_one
 from benchmarks.peers.texts import Prose
@@ -54,10 +55,14 @@ async def measure(options: argparse.Namespace, folder: Path) -> Measured:
     facts = {"model": f"Llama sequence classifier, {size}, random weights, float32", "rounds": str(options.rounds)}
     measured = Measured(facts | describe(), {one.name: one.description for one in workloads})
     measured.ratios += await service_cost(folder, prose, options)
-    async with served_peers(folder, weights) as (armoserve, openrlhf):
+    async with (
+        running_servers(options.vllm, options.infinity) as others,
+        served_peers(folder, weights) as (armoserve, openrlhf),
+    ):
         classifier = Classifier(weights)
         padded, own = PaddedBatches(classifier), InProcess(weights)
-        peers: list[Peer] = [OneByOne(classifier), padded, TextClassification(classifier), openrlhf, own, armoserve]
+        peers: list[Peer] = [OneByOne(classifier), padded, TextClassification(classifier), openrlhf]
+        peers += [*others, own, armoserve]
         for workload in workloads:
             rows = await compare(workload, peers, tokenizer, rounds=options.rounds, baseline=padded.name)
             print(detail(rows), flush=True)
@@ -87,12 +92,17 @@ async def service_cost(folder: Path, prose: Prose, options: argparse.Namespace) 
 
 def parse_options() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=HOW_TO_START, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="fewer conversations, two rounds, no curves")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--layers", type=int, default=ClassifierSize().layers)
     parser.add_argument("--width", type=int, default=ClassifierSize().width)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--vllm", metavar="URL", help="vLLM's pooling server, started as shown below")
+    parser.add_argument("--infinity", metavar="URL", help="infinity's server, started as shown below")
+    parser.add_argument("--write-checkpoint", type=Path, metavar="FOLDER", help="write the weights for those, no more")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     options.rounds = options.rounds or (2 if options.quick else 3)
@@ -102,6 +112,9 @@ def parse_options() -> argparse.Namespace:
 def main() -> None:
     """Measure, print the tables and write the results."""
     options = parse_options()
+    if options.write_checkpoint is not None:
+        print(write_classifier(options.write_checkpoint, ClassifierSize(options.layers, options.width)))
+        return
     torch.set_num_threads(options.threads)
     os.environ["OMP_NUM_THREADS"] = str(options.threads)  # for the servers
     began = time.monotonic()

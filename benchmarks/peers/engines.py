@@ -21,6 +21,8 @@ from benchmarks.peers.workloads import Request
 
 BATCH_SIZE: Final = 16
 THIS_PROCESS: Final = 0
+ELSEWHERE: Final = -1
+"""A process of which nothing is known, but when it answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class Peer(Protocol):
 
     @property
     def process_id(self) -> int:
-        """Of the process that computes; `THIS_PROCESS` where that is this one."""
+        """Of the process that computes; `THIS_PROCESS` where that is this one, `ELSEWHERE` where it is out of reach."""
 
     async def score(self, request: Request) -> Scored: ...
 

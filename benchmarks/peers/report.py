@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from benchmarks.peers.growth import Curve
-from benchmarks.peers.rounds import Comparison
+from benchmarks.peers.rounds import TOLERANCE, Comparison
 from benchmarks.peers.service_cost import Ratio, SeenAgain
 from benchmarks.results_files import listed, write_results
 
@@ -37,7 +37,8 @@ def sections(measured: Measured) -> list[str]:
         "Seconds are CPU seconds of the process that computes, medians over rounds that alternate and have texts of "
         "their own; wall-clock ratios stand beside. Every engine's scores were compared with the first one's in every "
         "round: the largest difference, over their spread, is in the last column. Time ratios are over the padded "
-        "batches of the same round; above 1 is faster. Computed tokens include padding.",
+        "batches of the same round; above 1 is faster. Computed tokens include padding. A server that others started "
+        "is timed by the wall clock, and its scores may differ.",
         summary(measured.comparisons),
         detail(measured.comparisons),
         "## The service itself",
@@ -68,10 +69,12 @@ def detail(comparisons: Sequence[Comparison]) -> str:
     ]
     for row in comparisons:
         spread = f"**{row.time_ratio:.2f}** ({row.time_ratio_lowest:.2f} – {row.time_ratio_highest:.2f})"
+        engine = f"{row.engine}, by the wall clock" if row.by_wall_clock else row.engine
+        differing = "" if row.largest_score_difference < TOLERANCE else ", **differing**"
         lines.append(
-            f"| {row.workload} | {row.engine} | {row.seconds:.3f} | {row.tokens_per_second:,.0f} | {spread} "
+            f"| {row.workload} | {engine} | {row.seconds:.3f} | {row.tokens_per_second:,.0f} | {spread} "
             f"| {row.wall_ratio:.2f} | {row.computed_tokens:,} | {row.token_ratio:.2f} "
-            f"| {row.largest_score_difference:.0e} |"
+            f"| {row.largest_score_difference:.0e}{differing} |"
         )
     return "\n".join(lines)
 
