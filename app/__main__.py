@@ -22,6 +22,8 @@ MODEL_SETTINGS = ("weights", "device", "dtype", "quantization", "default_prefere
 """What matters where nothing is served."""
 NUMBER_SETTINGS = ("device", "dtype", "quantization")
 """What decides in which numbers given weights are computed."""
+RAY_OPTIONS = ("num_replicas", "batch_rows", "gpus_per_replica")
+RAY_FLAGS = ("--replicas", "--batch-rows", "--gpus-per-replica")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,22 +51,48 @@ def run_serve(chosen: argparse.Namespace) -> int:
 
 
 def run_score(chosen: argparse.Namespace) -> int:
+    return _score_on_ray(chosen) if chosen.ray else _score_here(chosen)
+
+
+def _score_here(chosen: argparse.Namespace) -> int:
+    if len(chosen.inputs) > 1 or any(getattr(chosen, name) is not None for name in RAY_OPTIONS):
+        raise InvalidSetting(f"more than one input and {', '.join(RAY_FLAGS)} need --ray")
+    (source,) = chosen.inputs
     if chosen.resume and chosen.output is None:
         raise InvalidSetting("--resume needs an output file: -o OUT")
-    if not chosen.file.is_file():
-        raise InvalidSetting(f"{chosen.file} is not a file")
+    if not source.is_file():
+        raise InvalidSetting(f"{source} is not a file")
     if chosen.output is not None:
-        check_output(chosen.file, chosen.output, goes_on=chosen.resume, overwrites=chosen.overwrite)
+        check_output(source, chosen.output, goes_on=chosen.resume, overwrites=chosen.overwrite)
     settings = _settings(chosen)
     with logging_to_stderr("text", "warning"):
         num_errors = score_file(
             load_engine(settings),
             settings,
-            chosen.file,
+            source,
             chosen.output,
             truncation=chosen.truncate,
             resume=chosen.resume,
         )
+    return _told(num_errors)
+
+
+def _score_on_ray(chosen: argparse.Namespace) -> int:
+    # What it needs is slow to import, and comes with an extra.
+    from app.offline_ray import BulkRun, score_on_ray  # noqa: PLC0415
+
+    if chosen.output is None or chosen.resume or chosen.overwrite:
+        raise InvalidSetting(
+            "--ray needs --output FOLDER, and neither --resume nor --overwrite: with the same folder it goes on"
+        )
+    given = {name: value for name in RAY_OPTIONS if (value := getattr(chosen, name)) is not None}
+    settings = _settings(chosen)
+    run = BulkRun(tuple(chosen.inputs), chosen.output, chosen.truncate, **given)
+    with logging_to_stderr("text", "warning"):
+        return _told(score_on_ray(settings, run))
+
+
+def _told(num_errors: int) -> int:
     if num_errors:
         print(f"{num_errors} lines are errors", file=sys.stderr)
     return 1 if num_errors else 0
@@ -98,8 +126,9 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=run_serve)
 
     command = commands.add_parser("score", help="score a file of items, one a line, without a server")
-    command.add_argument("file", type=Path, metavar="FILE.jsonl", help="items as /score takes them, one a line")
+    command.add_argument("inputs", nargs="+", type=Path, metavar="FILE", help="items as /score takes them, one a line")
     command.add_argument("-o", "--output", type=Path, metavar="OUT", help="file to write; else standard output")
+    _add_ray_options(command)
     existing = command.add_mutually_exclusive_group()
     existing.add_argument("--resume", action="store_true", help="pass over the lines that OUT already holds")
     existing.add_argument("--overwrite", action="store_true", help="replace what OUT already holds")
@@ -118,6 +147,20 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--to", type=Path, metavar="DIR", help="folder to put them in; else weights/NAME")
     command.set_defaults(run=run_fetch)
     return parser
+
+
+def _add_ray_options(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("a data set, on Ray")
+    group.add_argument("--ray", action="store_true", help="FILEs may be folders, .gz and .parquet; OUT is a folder")
+    group.add_argument("--replicas", dest="num_replicas", type=_at_least_one, help="models side by side (default: 1)")
+    group.add_argument("--batch-rows", type=_at_least_one, help="most rows of a shard (default: 1024)")
+    group.add_argument("--gpus-per-replica", type=float, help="else 1, where Ray has GPUs; a fraction shares one")
+
+
+def _at_least_one(given: str) -> int:
+    if (number := int(given)) < 1:
+        raise argparse.ArgumentTypeError("allowed: a whole number above 0")
+    return number
 
 
 def _add_settings(command: argparse.ArgumentParser, names: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from app.hub import is_hub_id, local_weights
 from app.known_answer import check_known_answer, has_known_answer
 from app.model.prefix_cache import PrefixCache, default_budget_bytes
 from app.model.reward_model import RewardModel
-from app.model.weights import load_reward_model
+from app.model.weights import load_reward_model, read_revision
 from app.settings import Settings, bound_kernel_caches
 from app.text.tokenization import load_tokenizer
 
@@ -69,6 +69,17 @@ def load_checked_engine(settings: Settings) -> Engine:
     return Engine(
         info, served.encode, lenient.encode, model.forward, served.render, model.memory_bytes, model.prefix_cache
     )
+
+
+def weights_revision(settings: Settings) -> str:
+    """Return the revision of the weights that the settings name; they are digested, not loaded.
+
+    Raises:
+        InvalidWeights, InvalidSetting: one line that says what is wrong.
+    """
+    name = settings.weights if is_hub_id(settings.weights) else None
+    folder = local_weights(settings.weights).absolute()
+    return read_revision(folder, moslim_weights=settings.moslim_weights, name=name)
 
 
 def check_engine(engine: Engine, folder: Path, *, has_own_heads: bool = True) -> None:

@@ -64,6 +64,17 @@ def load_engine(settings: Settings) -> Engine:
     return load_checked_engine(settings)
 
 
+def weights_revision(settings: Settings) -> str:
+    """Return the revision of the weights that the settings name; they are digested, not loaded.
+
+    Raises:
+        InvalidWeights, InvalidSetting: one line that says what is wrong.
+    """
+    from app.loading import weights_revision as read_revision  # noqa: PLC0415
+
+    return read_revision(settings)
+
+
 async def start_model(
     engine: Engine,
     settings: Settings,

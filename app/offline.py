@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from tqdm import tqdm
 
 from app.api.directions import scalar_direction
-from app.api.lines import Line, LineSplitter, Window
+from app.api.lines import Line, LineAnswer, LineSplitter, Window
 from app.api.ndjson import LineScoring
 from app.domain import Truncation
 from app.engine import Engine
@@ -68,24 +68,37 @@ async def _score_lines(
     bar: "tqdm[None]",
     truncation: Truncation,
 ) -> int:
+    num_errors = 0
+    async with aclosing(answers_of(engine, settings, lines, truncation)) as answers:
+        async for answer in answers:
+            output.write(answer.content + b"\n")
+            output.flush()
+            num_errors += answer.is_error
+            bar.update()
+    return num_errors
+
+
+async def answers_of(
+    engine: Engine, settings: Settings, lines: AsyncGenerator[Line], truncation: Truncation
+) -> AsyncGenerator[LineAnswer]:
+    """Yield one answer per line, in their order, through a service of its own.
+
+    Raises:
+        InferenceFailed: the device is beyond repair.
+    """
     failures: list[Exception] = []
     model = await start_model(engine, settings, CollectorRegistry(), failures.append)
-    num_errors = 0
     try:
         scalar = scalar_direction((), model, way="give --default-preference name:weight,name:weight over")
         scoring = LineScoring(model, settings.max_body_bytes, truncation, scalar=scalar)
         window = Window(max_bytes=settings.max_body_bytes)
         async with aclosing(lines), aclosing(window.answers(lines, scoring.answer, in_order=True)) as answers:
             async for answer in answers:
-                output.write(answer.content + b"\n")
-                output.flush()
-                num_errors += answer.is_error
-                bar.update()
+                yield answer
                 if failures:
                     raise InferenceFailed(str(failures[0]))
     finally:
         await model.service.stop()
-    return num_errors
 
 
 async def _todo(lines: Iterator[Line], done: Collection[int]) -> AsyncGenerator[Line]:

@@ -37,9 +37,10 @@ Answer: TypeAlias = Callable[[Line], Coroutine[Any, Any, LineAnswer]]
 class LineSplitter:
     """Cuts bytes into lines, however they arrive, and keeps no more than one unfinished line of bounded length."""
 
-    def __init__(self, max_line_bytes: int) -> None:
+    def __init__(self, max_line_bytes: int, first_number: int = 1) -> None:
+        """`first_number` is what the first line is called: 1 at the beginning of a file."""
         self._max_line_bytes = max_line_bytes
-        self._number = 1
+        self._number = first_number
         self._begun = bytearray()
         self._is_too_long = False
 

@@ -59,8 +59,7 @@ def load_reward_model(
         InvalidWeights: anything about the folder that is not as it must be, in one line.
         InvalidSetting: the device is not there, the type is unknown, or quantisation is not to be had here.
     """
-    config = read_config(folder)
-    manifest = manifests.read_manifest(folder) or published_manifest(name or folder.name, config)
+    config, manifest = _read_description(folder, name)
     target = replace(_target(device, dtype, config), quantization=quantization)
     check_quantization(quantization, target.device, target.dtype)
     tensors = TensorFiles(model_files(folder))
@@ -70,6 +69,17 @@ def load_reward_model(
     named = manifest.moslim if moslim_weights is None else None
     heads, specs = (None, ()) if moslim_file is None else _load_intensity_heads(moslim_file, config, named, target)
     return RewardModel(_info(manifest, config, target, specs, revision), manifest, backbone, head, heads)
+
+
+def read_revision(folder: Path, *, moslim_weights: Path | None = None, name: str | None = None) -> str:
+    """Return the revision that loading `folder` would give, from the digests of its files; nothing is loaded.
+
+    Raises:
+        InvalidWeights, InvalidSetting: as loading would.
+    """
+    _, manifest = _read_description(folder, name)
+    moslim_file = _moslim_file(folder, manifest, moslim_weights)
+    return verified_revision(folder, manifest, [*model_files(folder), *([moslim_file] if moslim_file else [])])
 
 
 def read_config(folder: Path) -> PretrainedConfig:
@@ -86,6 +96,11 @@ def read_config(folder: Path) -> PretrainedConfig:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # transformers has no narrower promise, and its messages have many lines
         raise InvalidWeights(f"{CONFIG_FILE} is not understood: {' '.join(str(error).split())}") from error
+
+
+def _read_description(folder: Path, name: str | None) -> tuple[PretrainedConfig, Manifest]:
+    config = read_config(folder)
+    return config, manifests.read_manifest(folder) or published_manifest(name or folder.name, config)
 
 
 def _target(device: str, dtype: str, config: PretrainedConfig) -> Target:

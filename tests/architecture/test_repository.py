@@ -74,7 +74,7 @@ def test_every_requirement_is_pinned_within_its_range() -> None:
 
 @pytest.mark.parametrize(
     ("package", "extras"),
-    [("app", ("otel", "quantization", "fp8")), ("training", ("training", "policy")), ("tests", ("dev",))],
+    [("app", ("otel", "quantization", "fp8", "ray")), ("training", ("training", "policy")), ("tests", ("dev",))],
 )
 def test_what_is_imported_is_a_declared_dependency(package: str, extras: tuple[str, ...]) -> None:
     declared = {canonicalize_name(requirement.name) for requirement in requirements(*extras)}
