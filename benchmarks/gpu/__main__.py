@@ -19,10 +19,11 @@ from typing import Final
 
 import torch
 
+from benchmarks.decoder_configs import LLAMA3_8B, TINY, config_of
 from benchmarks.gpu.clock import Deadline
 from benchmarks.gpu.correctness import check_all
 from benchmarks.gpu.graphs import measure_graphs
-from benchmarks.gpu.models import LLAMA3_8B, TINY, config_of, random_model
+from benchmarks.gpu.models import random_model
 from benchmarks.gpu.quantized import measure_quantized
 from benchmarks.gpu.rows import Row, all_met, table, write
 from benchmarks.gpu.speed import (

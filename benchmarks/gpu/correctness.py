@@ -20,10 +20,8 @@ from app.model.prefix_cache import PrefixCache
 from app.model.reward_model import RewardModel
 from app.model.staging import to_host
 from app.packing import PackBuilder
+from benchmarks.decoder_configs import FAMILIES, TINY, config_of
 from benchmarks.gpu.models import (
-    FAMILIES,
-    TINY,
-    config_of,
     numbers_of,
     random_ids,
     random_model,

@@ -11,10 +11,11 @@ import torch
 from app.model import quantization, reward_model
 from app.model.attention import AttentionLayout
 from app.packing import Segment
+from benchmarks.decoder_configs import TINY, config_of
 from benchmarks.gpu.__main__ import main, make_scene, parse_options
 from benchmarks.gpu.clock import Deadline
 from benchmarks.gpu.correctness import check_company, check_family, check_that_nobody_waits
-from benchmarks.gpu.models import TINY, config_of, random_model
+from benchmarks.gpu.models import random_model
 from benchmarks.gpu.quantized import measure_quantized
 from benchmarks.gpu.rows import Row, all_met, table
 from benchmarks.kernel_kinds import kind_of

@@ -17,8 +17,9 @@ from app.model import attention, reward_model
 from app.model.prefix_cache import LEAST_SHARED_TOKENS, PrefixCache
 from app.model.reward_model import RewardModel
 from app.packing import IndexArray, Pack, PackBuilder
+from benchmarks.decoder_configs import FAMILIES, TINY, config_of
 from benchmarks.gpu.correctness import conversations
-from benchmarks.gpu.models import FAMILIES, TINY, config_of, random_model
+from benchmarks.gpu.models import random_model
 
 CUDA = torch.device("cuda:0")
 INVARIANT_TOKENS = 16_384
