@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from app.serving.metrics import METRICS
-from tests.deployment.dashboard import dashboard, panels, queries
+from benchmarks.dashboard.queries import dashboard, panels, queries
 
 SUFFIXES = {"counter": ("",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count"), "summary": ("_sum", "_count")}
 SERIES = {metric.name + suffix: metric for metric in METRICS for suffix in SUFFIXES[metric.kind]}
