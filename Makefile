@@ -23,7 +23,8 @@ serve: $(SERVING) ## Serve rewards: make serve [WEIGHTS=folder or hub id] [HOST=
 	exec $(RUN) app serve $(call flag,WEIGHTS,weights) $(call flag,HOST,host) $(call flag,PORT,port)
 
 test: $(DEVELOPMENT) ## Run the tests: make test [ARGS="tests/text -x"] [WORKERS=2], 0 for this process alone
-	OMP_NUM_THREADS=1 $(RUN) pytest --numprocesses $(or $(WORKERS),2) --dist loadfile $(ARGS)
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(RUN) pytest --numprocesses $(or $(WORKERS),2) --dist loadfile \
+		--no-loadscope-reorder $(ARGS)
 
 check: $(DEVELOPMENT) ## Check format, lint, types, layers, and the pins as audit does
 	$(RUN) ruff format --check .

@@ -97,15 +97,21 @@ def test_the_price_of_divergence_holds_the_policy(tmp_path: Path) -> None:
     assert last["reward_mean"] < 0.1
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Policy, Path]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return train(folder, 5), folder / "log.csv"
+
+
 @pytest.mark.parametrize("at_call", [1, 2, 4, 5])
-def test_killed_it_ends_as_if_undisturbed(at_call: int, tmp_path: Path) -> None:
-    whole = train(tmp_path / "whole", 5)
+def test_killed_it_ends_as_if_undisturbed(at_call: int, undisturbed: tuple[Policy, Path], tmp_path: Path) -> None:
+    whole, log = undisturbed
     with pytest.raises(Killed):
         train(tmp_path / "killed", 5, dies_at_call(at_call))
     resumed = train(tmp_path / "killed", 5)
     for name, values in parameters_of(whole).items():
         assert torch.equal(values, parameters_of(resumed)[name]), name
-    assert without_clock(tmp_path / "killed" / "log.csv") == without_clock(tmp_path / "whole" / "log.csv")
+    assert without_clock(tmp_path / "killed" / "log.csv") == without_clock(log)
 
 
 def test_a_resumed_run_is_as_warm_as_it_was(tmp_path: Path) -> None:

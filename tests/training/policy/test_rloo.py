@@ -80,15 +80,23 @@ def test_what_has_no_reason_is_not_learned(start: Path, tmp_path: Path) -> None:
     assert mean_share(policy) < 0.1
 
 
+@pytest.fixture(scope="module")
+def undisturbed(start: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Policy, Path]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return train(start, folder, 5), folder / "log.csv"
+
+
 @pytest.mark.parametrize("at_call", [1, 4, 5])
-def test_killed_it_ends_as_if_undisturbed(at_call: int, start: Path, tmp_path: Path) -> None:
-    whole = train(start, tmp_path / "whole", 5)
+def test_killed_it_ends_as_if_undisturbed(
+    at_call: int, start: Path, undisturbed: tuple[Policy, Path], tmp_path: Path
+) -> None:
+    whole, log = undisturbed
     with pytest.raises(Killed):
         train(start, tmp_path / "killed", 5, dies_at_call(at_call))
     resumed = train(start, tmp_path / "killed", 5)
     for name, values in parameters_of(whole).items():
         assert torch.equal(values, parameters_of(resumed)[name]), name
-    assert without_clock(tmp_path / "killed" / "log.csv") == without_clock(tmp_path / "whole" / "log.csv")
+    assert without_clock(tmp_path / "killed" / "log.csv") == without_clock(log)
 
 
 def test_the_price_of_divergence_is_measured_to_the_sft_policy(start: Path, tmp_path: Path) -> None:
