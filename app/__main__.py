@@ -14,9 +14,9 @@ from app import __version__
 from app.api.logs import logging_to_stderr
 from app.domain import ModelInfo, Truncation
 from app.errors import ArmoserveError, InvalidSetting, StartError
-from app.main import load_engine, serve
+from app.main import follow_torchrun, load_engine, serve
 from app.offline import check_output, score_file
-from app.settings import ENVIRONMENT_PREFIX, Settings, allowed_values, read_settings
+from app.settings import ENVIRONMENT_PREFIX, Settings, allowed_values, is_torchrun_follower, read_settings
 
 MODEL_SETTINGS = ("weights", "device", "dtype", "quantization", "default_preference", "max_pack_tokens")
 """What matters where nothing is served."""
@@ -46,11 +46,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_serve(chosen: argparse.Namespace) -> int:
     settings = _settings(chosen)
     with logging_to_stderr(settings.log_format, settings.log_level):
+        if is_torchrun_follower():
+            follow_torchrun(settings)
+            return 0
         failure = serve(settings)
     return 0 if failure is None else _failed(failure)
 
 
 def run_score(chosen: argparse.Namespace) -> int:
+    if is_torchrun_follower() and not chosen.ray:
+        with logging_to_stderr("text", "warning"):
+            follow_torchrun(_settings(chosen))
+        return 0
     return _score_on_ray(chosen) if chosen.ray else _score_here(chosen)
 
 

@@ -3,6 +3,8 @@
 import gc
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import cast
 
 from app.canary import PROBE_ITEMS, check_canary, check_packed_equals_alone, read_canary
 from app.domain import ModelInfo
@@ -12,8 +14,9 @@ from app.hub import is_hub_id, local_weights
 from app.known_answer import check_known_answer, has_known_answer
 from app.model.prefix_cache import PrefixCache, default_budget_bytes
 from app.model.reward_model import RewardModel
-from app.model.weights import load_reward_model, read_revision
-from app.settings import Settings, bound_kernel_caches
+from app.model.tensor_parallel import Ranks, follow, join
+from app.model.weights import Wanted, load_wanted, read_revision
+from app.settings import Settings, bound_kernel_caches, num_torchrun_processes
 from app.text.tokenization import load_tokenizer
 
 COLLECT_AFTER = (2_500, 5, 100)
@@ -24,6 +27,15 @@ A collection stops every thread and takes about 0.2 ms per thousand objects that
 is kept rare: a dozen requests of 4,096 items apart. It is what finds cycles that have grown old, and those that wait
 for it are 1.8 million objects at most."""
 
+UNDIVIDED = MappingProxyType(
+    {
+        "quantization": (("none",), "none"),
+        "prefix_cache_bytes": ((None, 0), "unset or 0"),
+        "batch_invariant": ((False,), "false"),
+    }
+)
+"""What settings may be where torchrun's processes divide a backbone, and in words."""
+
 
 def load_checked_engine(settings: Settings) -> Engine:
     """Load weights and tokenizer, and see them give the answers that they must.
@@ -31,16 +43,8 @@ def load_checked_engine(settings: Settings) -> Engine:
     Raises:
         InvalidWeights, InvalidSetting: one line that says what is wrong.
     """
-    bound_kernel_caches()
     folder = local_weights(settings.weights).absolute()  # `.` has no name of its own
-    model = load_reward_model(
-        folder,
-        device=settings.device,
-        dtype=settings.dtype,
-        quantization=settings.quantization,
-        moslim_weights=settings.moslim_weights,
-        name=settings.weights if is_hub_id(settings.weights) else None,
-    )
+    model = _load_model(folder, settings, _ranks(settings))
     limit = _conversation_limit(settings, model.info)
     tokenizer = load_tokenizer(
         folder,
@@ -71,6 +75,17 @@ def load_checked_engine(settings: Settings) -> Engine:
     )
 
 
+def follow_torchrun(settings: Settings) -> None:
+    """Compute with the process of rank 0 until it has ended.
+
+    Raises:
+        InvalidWeights, InvalidSetting: one line that says what is wrong.
+    """
+    ranks = cast("Ranks", _ranks(settings))
+    model = _load_model(local_weights(settings.weights).absolute(), settings, ranks)
+    follow(model.backbone, ranks)
+
+
 def weights_revision(settings: Settings) -> str:
     """Return the revision of the weights that the settings name; they are digested, not loaded.
 
@@ -99,11 +114,35 @@ def check_engine(engine: Engine, folder: Path, *, has_own_heads: bool = True) ->
         check_known_answer(info, engine.encode, engine.forward)
 
 
+def _load_model(folder: Path, settings: Settings, ranks: Ranks | None) -> RewardModel:
+    bound_kernel_caches()
+    name = settings.weights if is_hub_id(settings.weights) else None
+    wanted = Wanted(settings.device, settings.dtype, settings.quantization, settings.moslim_weights, name, ranks)
+    return load_wanted(folder, wanted)
+
+
+def _ranks(settings: Settings) -> Ranks | None:
+    """Meet the other processes that torchrun started; none where it started none.
+
+    Raises:
+        InvalidSetting: a setting that no divided backbone can have.
+    """
+    num_ranks = num_torchrun_processes()
+    if num_ranks == 1:
+        return None
+    for name, (allowed, words) in UNDIVIDED.items():
+        if (value := getattr(settings, name)) not in allowed:
+            raise InvalidSetting(f"{name} = {value!r} is not allowed under torchrun; allowed: {words}")
+    return join(num_ranks)
+
+
 def _prepare(model: RewardModel, settings: Settings) -> None:
     """Let checked weights serve: only what they say of one length, and with what they said of prompts before."""
     if settings.batch_invariant:
         model.invariant_pack_tokens = settings.max_pack_tokens
     budget_bytes = settings.prefix_cache_bytes
+    if num_torchrun_processes() > 1:
+        budget_bytes = 0  # the keys and values are divided too, and rank 0 could remember its own only
     if budget_bytes is None:
         budget_bytes = default_budget_bytes(model.device)
     if budget_bytes:

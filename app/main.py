@@ -7,6 +7,7 @@ right, trainers' requests wait for it, and other routes that need it answer 503.
 import asyncio
 import logging
 import math
+import signal
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -62,6 +63,19 @@ def load_engine(settings: Settings) -> Engine:
     from app.loading import load_checked_engine  # noqa: PLC0415
 
     return load_checked_engine(settings)
+
+
+def follow_torchrun(settings: Settings) -> None:
+    """Compute with the process that answers, until it has ended; only that one is told to end by a signal.
+
+    Raises:
+        InvalidWeights, InvalidSetting: one line that says what is wrong.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):  # torchrun passes them on to all, and the other has to finish first
+        signal.signal(number, signal.SIG_IGN)
+    from app.loading import follow_torchrun as follow  # noqa: PLC0415
+
+    follow(settings)
 
 
 def weights_revision(settings: Settings) -> str:

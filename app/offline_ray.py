@@ -24,7 +24,7 @@ from app.main import load_engine, weights_revision
 from app.offline import answers_of
 from app.offline_run import Counts, begin, check_parts, owned, part_of, write_part
 from app.offline_shards import Shard, ShardReader, find_inputs, plan_inputs
-from app.settings import Settings
+from app.settings import Settings, num_torchrun_processes
 
 MOST_BLOCKS: Final = 10_000
 """Ray keeps an object per block; with more shards than this a block has several."""
@@ -176,6 +176,8 @@ def _placed(settings: Settings, run: BulkRun) -> Settings:
     Raises:
         InvalidSetting: what only one machine could mean, or an output among its own inputs.
     """
+    if num_torchrun_processes() > 1:
+        raise InvalidSetting("--ray is not allowed under torchrun: a replica of Ray's is one process")
     if settings.device.startswith("cuda:"):
         raise InvalidSetting(
             f"device = {settings.device!r} is not allowed: --ray chooses the GPUs; allowed: auto, cpu, cuda"

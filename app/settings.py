@@ -215,6 +215,16 @@ def inherited_descriptors() -> Sequence[int]:
     return range(FIRST_INHERITED, FIRST_INHERITED + int(os.environ.get("LISTEN_FDS", "0")))
 
 
+def num_torchrun_processes() -> int:
+    """Return how many processes torchrun started to divide the model; 1 where it started none."""
+    return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 1
+
+
+def is_torchrun_follower() -> bool:
+    """Whether another process of torchrun's answers, and this one only computes."""
+    return num_torchrun_processes() > 1 and os.environ["RANK"] != "0"
+
+
 def allowed_values(field: FieldInfo) -> str:
     """Return what a setting may be, in words."""
     extra = field.json_schema_extra

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from app.errors import InvalidWeights
+from app.model.tensor_parallel import own_part
 
 SINGLE_FILE: Final = "model.safetensors"
 INDEX_FILE: Final = "model.safetensors.index.json"
@@ -86,8 +87,9 @@ class TensorFiles:
         return tensor
 
     def fill(self, module: nn.Module, names: Mapping[str, str], dtype: torch.dtype, device: torch.device) -> None:
-        """Give `module` its tensors: `names` maps each key of its state to the tensor's name here."""
-        state = {key: self.read(name, dtype, device) for key, name in names.items()}
+        """Give `module` its tensors, or its part of them: `names` maps each key of its state to the name here."""
+        places = module.state_dict()
+        state = {key: own_part(places[key], self.read(name, dtype, device)) for key, name in names.items()}
         module.load_state_dict(state, strict=True, assign=True)
         module.requires_grad_(requires_grad=False)
 

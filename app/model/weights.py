@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 import torch
 from transformers import AutoConfig, PretrainedConfig
@@ -24,6 +24,7 @@ from app.model.moslim import MOSLIM_FILE, IntensityHeads, read_intensity_heads
 from app.model.published import ARMORM_ARCHITECTURE, published_manifest
 from app.model.quantization import LINEAR_KINDS, UNQUANTIZED, check_quantization, quantize_linears
 from app.model.reward_model import RewardModel
+from app.model.tensor_parallel import Ranks
 from app.model.tensors import TensorFiles, model_files, shapes_of
 
 Number = TypeVar("Number", int, float)
@@ -38,6 +39,25 @@ class Target:
     device: torch.device
     dtype: torch.dtype
     quantization: str = UNQUANTIZED
+    ranks: Ranks | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """How weights are to be loaded; None and auto leave it to them."""
+
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    dtype: str = "auto"
+    """auto, float32, bfloat16 or float16; auto is float32 on the CPU, and the checkpoint's half precision (else
+    bfloat16) on CUDA."""
+    quantization: str = UNQUANTIZED
+    """none, int8, nf4 or fp8; then `dtype` is that of everything but the decoder's linear layers and the heads."""
+    moslim_weights: Path | None = None
+    name: str | None = None
+    """What the weights are known as where they have no manifest: a hub id, or the folder's own name."""
+    ranks: Ranks | None = None
+    """The processes that divide the backbone."""
 
 
 def load_reward_model(
@@ -49,24 +69,31 @@ def load_reward_model(
     moslim_weights: Path | None = None,
     name: str | None = None,
 ) -> RewardModel:
-    """Load `folder`; `name` is what it is known as where it has no manifest (a hub id, or the folder's own name).
+    """Load `folder` whole, as `Wanted` describes.
 
-    `device` is auto, cpu, cuda or cuda:N; `dtype` is auto, float32, bfloat16 or float16, where auto is float32 on
-    the CPU and the checkpoint's half precision (else bfloat16) on CUDA; `quantization` is none, int8, nf4 or fp8, and
-    then `dtype` is that of everything but the decoder's linear layers and the heads.
+    Raises:
+        InvalidWeights, InvalidSetting: as `load_wanted`.
+    """
+    return load_wanted(folder, Wanted(device, dtype, quantization, moslim_weights, name))
+
+
+def load_wanted(folder: Path, wanted: Wanted) -> RewardModel:
+    """Load `folder`, or this process's part of it.
 
     Raises:
         InvalidWeights: anything about the folder that is not as it must be, in one line.
         InvalidSetting: the device is not there, the type is unknown, or quantisation is not to be had here.
     """
-    config, manifest = _read_description(folder, name)
-    target = replace(_target(device, dtype, config), quantization=quantization)
-    check_quantization(quantization, target.device, target.dtype)
+    config, manifest = _read_description(folder, wanted.name)
+    target = replace(_target(wanted.device, wanted.dtype, config), quantization=wanted.quantization)
+    if wanted.ranks is not None:
+        target = replace(target, device=_own_device(target.device, wanted), ranks=wanted.ranks)
+    check_quantization(target.quantization, target.device, target.dtype)
     tensors = TensorFiles(model_files(folder))
-    moslim_file = _moslim_file(folder, manifest, moslim_weights)
+    moslim_file = _moslim_file(folder, manifest, wanted.moslim_weights)
     revision = verified_revision(folder, manifest, [*tensors.files, *([moslim_file] if moslim_file else [])])
     backbone, head = _load_modules(config, manifest, tensors, target)
-    named = manifest.moslim if moslim_weights is None else None
+    named = manifest.moslim if wanted.moslim_weights is None else None
     heads, specs = (None, ()) if moslim_file is None else _load_intensity_heads(moslim_file, config, named, target)
     return RewardModel(_info(manifest, config, target, specs, revision), manifest, backbone, head, heads)
 
@@ -120,6 +147,14 @@ def _target(device: str, dtype: str, config: PretrainedConfig) -> Target:
     return Target(place, DTYPES[dtype])
 
 
+def _own_device(place: torch.device, wanted: Wanted) -> torch.device:
+    """Return the device that torchrun's processes were joined with, where it is of the kind that is wanted."""
+    joined = cast("Ranks", wanted.ranks).device
+    if joined.type != place.type or place.index is not None:
+        raise InvalidSetting(f"device = {wanted.device!r} is not allowed under torchrun; allowed: auto, {joined.type}")
+    return joined
+
+
 def _load_modules(
     config: PretrainedConfig, manifest: Manifest, tensors: TensorFiles, target: Target
 ) -> tuple[Backbone, ArmoHead]:
@@ -129,6 +164,8 @@ def _load_modules(
     layout = {decoder_names[key]: shape for key, shape in shapes_of(backbone.decoder).items()}
     layout |= {head_names[key]: shape for key, shape in shapes_of(head).items()}
     tensors.check(layout)
+    if target.ranks is not None:
+        backbone = target.ranks.divided(backbone)
     left = decoder_names
     if target.quantization != UNQUANTIZED:
         read = partial(tensors.read, dtype=target.dtype, device=target.device)
