@@ -6,7 +6,6 @@ that are not. Inputs, weights and output must be at the same path on every machi
 
 import asyncio
 import logging
-import os
 import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
@@ -24,7 +23,7 @@ from app.main import load_engine, weights_revision
 from app.offline import answers_of
 from app.offline_run import Counts, begin, check_parts, owned, part_of, write_part
 from app.offline_shards import Shard, ShardReader, find_inputs, plan_inputs
-from app.settings import Settings, num_torchrun_processes
+from app.settings import Settings, keep_usage_to_ourselves, num_torchrun_processes
 
 MOST_BLOCKS: Final = 10_000
 """Ray keeps an object per block; with more shards than this a block has several."""
@@ -159,7 +158,7 @@ def _started_ray() -> Any:
         ) from error
     for name in ("ray.data", "ray.data._internal.progress"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anyone
+    keep_usage_to_ourselves()
     if not ray.is_initialized():
         try:
             ray.init(include_dashboard=False, logging_level=logging.ERROR)

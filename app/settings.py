@@ -205,6 +205,11 @@ def bound_kernel_caches() -> None:
         os.environ.setdefault(name, KEPT_KERNELS)
 
 
+def keep_usage_to_ourselves() -> None:
+    """Have Ray tell nobody that it is used, unless who started the process wants that; call it before Ray starts."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+
 def inherited_descriptors() -> Sequence[int]:
     """Return the listening sockets that whoever started this process opened for it; none where it opens its own.
 
