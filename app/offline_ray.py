@@ -7,8 +7,8 @@ that are not. Inputs, weights and output must be at the same path on every machi
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -103,7 +103,9 @@ def score_on_ray(settings: Settings, run: BulkRun) -> int:
         num_rows, num_waiting = (sum(shard.num_rows for shard in some) for some in (shards, waiting))
         with tqdm(total=num_rows, initial=num_rows - num_waiting, unit="row", file=sys.stderr) as bar:
             if waiting:
-                _score(settings, run, revision, waiting, bar)
+                with _started_ray() as ray:
+                    for num_done in _score(ray, settings, run, revision, waiting):
+                        bar.update(num_done)
         counts: Counts = check_parts(run.output, shards)
     return counts.num_errors
 
@@ -126,8 +128,8 @@ async def _each(lines: Sequence[Line]) -> AsyncGenerator[Line]:
         yield line
 
 
-def _score(settings: Settings, run: BulkRun, revision: str, waiting: Sequence[Shard], bar: "tqdm[None]") -> None:
-    ray = _started_ray()
+def _score(ray: Any, settings: Settings, run: BulkRun, revision: str, waiting: Sequence[Shard]) -> Iterator[int]:
+    """Yield how many rows are done whenever a shard is."""
     rows = [{"shard": orjson.dumps(asdict(shard)).decode()} for shard in waiting]
     num_replicas = min(run.num_replicas, len(waiting))
     num_gpus = _gpus_per_replica(ray, settings, run)
@@ -142,12 +144,18 @@ def _score(settings: Settings, run: BulkRun, revision: str, waiting: Sequence[Sh
     )
     try:
         for done in dataset.iter_batches(batch_size=None, prefetch_batches=0):
-            bar.update(int(done["num_rows"].sum()))
+            yield int(done["num_rows"].sum())
     except ray.exceptions.RayError as error:
         raise ArmoserveError(f"a shard failed, and the same command goes on: {_cause(error)}") from error
 
 
-def _started_ray() -> Any:
+@contextmanager
+def _started_ray() -> Iterator[Any]:
+    """Give Ray; what is started here ends here, with all of its processes.
+
+    Raises:
+        InvalidSetting: it is not installed, or does not start.
+    """
     try:
         # An extra, which need not be installed.
         import ray  # noqa: PLC0415
@@ -158,15 +166,19 @@ def _started_ray() -> Any:
         ) from error
     for name in ("ray.data", "ray.data._internal.progress"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    keep_usage_to_ourselves()
-    if not ray.is_initialized():
+    is_anothers = ray.is_initialized()
+    if not is_anothers:
+        keep_usage_to_ourselves()
         try:
             ray.init(include_dashboard=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise InvalidSetting(f"Ray does not start: {' '.join(str(error).split())}") from error
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    return ray
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    try:
+        yield ray
+    finally:
+        if not is_anothers:
+            ray.shutdown()
 
 
 def _placed(settings: Settings, run: BulkRun) -> Settings:
