@@ -16,7 +16,8 @@ from typing import Any, Final, TypeAlias
 
 from app.domain import FloatArray, Item, Message, TokenizedItem, Truncation
 from app.errors import InvalidConversation, InvalidWeights
-from app.packing import Pack, PackOutput, pack_of
+from app.pack_builder import pack_of
+from app.packing import Pack, PackOutput
 
 Encode: TypeAlias = Callable[[Item, Truncation], TokenizedItem]
 Forward: TypeAlias = Callable[[Pack], PackOutput]

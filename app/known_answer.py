@@ -9,7 +9,7 @@ from types import MappingProxyType
 from app.canary import QUANTIZED_TOLERANCE, Encode, Forward
 from app.domain import Item, Message, ModelInfo, Readout
 from app.errors import InvalidWeights
-from app.packing import pack_of
+from app.pack_builder import pack_of
 
 PUBLISHED_NAME = "ArmoRM-Llama3-8B-v0.1"
 TOLERANCE = 0.05

@@ -12,7 +12,7 @@ import numpy as np
 from app.domain import FloatArray, Item, TokenizedConversation
 from app.model.prefix_cache import PrefixCache
 from app.model.reward_model import RewardModel
-from app.packing import PackBuilder
+from app.pack_builder import PackBuilder
 from training.inference import Encode
 
 CACHE_BYTES: Final = 2**30

@@ -19,7 +19,8 @@ import torch
 from app.domain import TokenizedConversation
 from app.model.reward_model import RewardModel
 from app.model.weights import load_reward_model
-from app.packing import Pack, PackBuilder
+from app.pack_builder import PackBuilder
+from app.packing import Pack
 from benchmarks.machine import describe
 from benchmarks.padded import PaddedModel, padded_tokens
 from benchmarks.random_checkpoint import LlamaSize, write_random_checkpoint

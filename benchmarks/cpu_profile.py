@@ -24,7 +24,7 @@ import torch
 
 from app.domain import Item, Message
 from app.loading import load_checked_engine
-from app.packing import pack_of
+from app.pack_builder import pack_of
 from app.settings import Settings
 from benchmarks.kernel_kinds import shares
 from benchmarks.machine import describe

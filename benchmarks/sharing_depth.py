@@ -21,7 +21,7 @@ from app.domain import TokenizedConversation
 from app.model.prefix_cache import PrefixCache
 from app.model.reward_model import RewardModel
 from app.model.weights import load_reward_model
-from app.packing import PackBuilder
+from app.pack_builder import PackBuilder
 from benchmarks.machine import describe
 from benchmarks.results_files import RESULTS, listed, write_results
 

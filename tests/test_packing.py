@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain import Prefix, TokenizedConversation
-from app.packing import LEAST_AWAITED_TOKENS, Pack, PackBuilder, PackOutput, Segment, pack_of
+from app.pack_builder import LEAST_AWAITED_TOKENS, PackBuilder, pack_of
+from app.packing import Pack, PackOutput, Segment
 
 Ids = st.lists(st.integers(0, 999), min_size=1, max_size=8).map(tuple)
 

@@ -17,7 +17,8 @@ from app.errors import InvalidConversation
 from app.model.armorm import ArmoHead
 from app.model.backbone import Backbone
 from app.model.weights import load_reward_model, read_config
-from app.packing import Pack, PackOutput, pack_of
+from app.pack_builder import pack_of
+from app.packing import Pack, PackOutput
 from app.text.tokenization import load_tokenizer
 from training.artifacts import BACKBONE, IntensityFit, Workspace
 from training.base import gating_token_of

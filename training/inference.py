@@ -17,7 +17,8 @@ from tqdm import tqdm
 from app.domain import Item, TokenizedItem
 from app.errors import InvalidConversation, TooManyTokens
 from app.model.backbone import Backbone
-from app.packing import Pack, PackBuilder, pack_of
+from app.pack_builder import PackBuilder, pack_of
+from app.packing import Pack
 from app.text.tokenization import load_tokenizer
 from training.base import gating_token_of
 

@@ -23,7 +23,8 @@ from app.errors import (
     NonFiniteReadout,
     NotReady,
 )
-from app.packing import Pack, PackBuilder, PackOutput, builder_of
+from app.pack_builder import PackBuilder, builder_of
+from app.packing import Pack, PackOutput
 from app.serving.door import Refusal
 from app.serving.engine import Computed, EngineDied, EngineThread
 from app.serving.jobs import Job, JobResult, Priority

@@ -26,7 +26,7 @@ from itertools import islice
 from typing import TypeAlias
 
 from app.domain import Prefix
-from app.packing import PackBuilder
+from app.pack_builder import PackBuilder
 from app.serving.jobs import Job
 
 Jobs: TypeAlias = dict[Job, None]

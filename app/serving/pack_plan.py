@@ -5,7 +5,8 @@ are no cheaper by the token. On a large GPU half a second is more than any pack 
 counts.
 """
 
-from app.packing import PackBuilder, Recall
+from app.pack_builder import PackBuilder
+from app.packing import Recall
 
 PACK_SECONDS = 0.5
 LEAST_TOKENS = 512

@@ -18,7 +18,7 @@ from typing import get_args
 
 from app.domain import TokenizedConversation
 from app.errors import DeadlineExceeded, Overloaded, TooManyTokens
-from app.packing import PackBuilder
+from app.pack_builder import PackBuilder
 from app.serving.door import Door, Refusal
 from app.serving.jobs import Job, Priority, num_packed_tokens
 from app.serving.line import WaitingLine

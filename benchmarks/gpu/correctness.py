@@ -19,7 +19,7 @@ from app.model import reward_model
 from app.model.prefix_cache import PrefixCache
 from app.model.reward_model import RewardModel
 from app.model.staging import to_host
-from app.packing import PackBuilder
+from app.pack_builder import PackBuilder
 from benchmarks.decoder_configs import FAMILIES, TINY, config_of
 from benchmarks.gpu.models import (
     numbers_of,

@@ -15,7 +15,8 @@ from torch import nn
 from app.domain import TokenizedConversation
 from app.model.prefix_cache import PrefixCache
 from app.model.reward_model import RewardModel
-from app.packing import Pack, PackBuilder, pack_of
+from app.pack_builder import PackBuilder, pack_of
+from app.packing import Pack
 from benchmarks.gpu.clock import Deadline, median_seconds, side_by_side
 from benchmarks.gpu.models import random_ids, recall_of, unpacked_numbers
 from benchmarks.gpu.rows import Row

@@ -11,7 +11,7 @@ import pytest
 
 from app.domain import Item, Message
 from app.main import load_engine
-from app.packing import pack_of
+from app.pack_builder import pack_of
 from app.settings import read_settings
 from tests.checkpoints import write_armorm, write_moslim_heads
 from tests.end_to_end.processes import ServerProcess, server_process, wait_until

@@ -9,7 +9,7 @@ from app.domain import Readout, TokenizedConversation
 from app.model.prefix_cache import PrefixCache
 from app.model.reward_model import RewardModel
 from app.model.weights import load_reward_model
-from app.packing import PackBuilder
+from app.pack_builder import PackBuilder
 from tests.checkpoints import write_armorm, write_moslim_heads
 
 VOCABULARY = 300

@@ -12,7 +12,7 @@ import pytest
 from app.domain import Item, Message, TokenizedConversation
 from app.model.reward_model import RewardModel
 from app.model.weights import load_reward_model
-from app.packing import pack_of
+from app.pack_builder import pack_of
 from app.text.tokenization import load_tokenizer
 from tests.checkpoints import write_armorm
 from tests.equivalence.reference import Messages, OneByOne, render_llama3_by_hand

@@ -14,7 +14,8 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig
 
 from app.domain import TokenizedConversation
 from app.model.backbone import Backbone, build_backbone
-from app.packing import Pack, Segment, pack_of
+from app.pack_builder import pack_of
+from app.packing import Pack, Segment
 from tests.checkpoints import FAMILIES, backbone_config, random_backbone
 
 VOCABULARY = 120

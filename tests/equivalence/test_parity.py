@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from app.domain import Item, Message, Readout
 from app.model.weights import load_reward_model
-from app.packing import pack_of
+from app.pack_builder import pack_of
 from app.text.tokenization import load_tokenizer
 from tests.checkpoints import FAMILIES, write_armorm, write_classifier, write_own_folder
 from tests.equivalence.reference import Messages, OneByOne

@@ -12,7 +12,7 @@ from app.domain import Readout, TokenizedConversation
 from app.model.prefix_cache import LEAST_SHARED_TOKENS, PrefixCache
 from app.model.reward_model import RewardModel
 from app.model.weights import load_reward_model
-from app.packing import PackBuilder, pack_of
+from app.pack_builder import PackBuilder, pack_of
 from tests.checkpoints import FAMILIES, write_armorm, write_classifier
 
 VOCABULARY = 300

@@ -14,7 +14,8 @@ from app.domain import Readout, TokenizedConversation
 from app.model.prefix_cache import PrefixCache
 from app.model.reward_model import RewardModel
 from app.model.weights import load_reward_model
-from app.packing import Pack, PackOutput, pack_of
+from app.pack_builder import pack_of
+from app.packing import Pack, PackOutput
 from app.serving.batcher import Batcher
 from app.serving.metrics import Metrics
 from app.serving.pack_plan import PackPlan

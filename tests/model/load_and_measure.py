@@ -12,7 +12,7 @@ import torch
 
 from app.model.quantization import num_bytes
 from app.model.weights import load_reward_model
-from app.packing import pack_of  # noqa: F401 - what a forward would import must not count as growth
+from app.pack_builder import pack_of  # noqa: F401 - what a forward would import must not count as growth
 
 STATUS = Path("/proc/self/status")
 

@@ -9,7 +9,7 @@ import torch
 from app.domain import TokenizedConversation
 from app.engine import Engine
 from app.loading import load_checked_engine
-from app.packing import pack_of
+from app.pack_builder import pack_of
 from app.settings import read_settings
 
 WARM_UP, LENGTHS = 30, 120

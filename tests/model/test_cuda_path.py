@@ -16,7 +16,8 @@ from app.errors import InferenceFailed
 from app.model import attention, reward_model
 from app.model.prefix_cache import LEAST_SHARED_TOKENS, PrefixCache
 from app.model.reward_model import RewardModel
-from app.packing import IndexArray, Pack, PackBuilder
+from app.pack_builder import PackBuilder
+from app.packing import IndexArray, Pack
 from benchmarks.decoder_configs import FAMILIES, TINY, config_of
 from benchmarks.gpu.correctness import conversations
 from benchmarks.gpu.models import random_model

@@ -15,7 +15,7 @@ from app.model.prefix_cache import PrefixCache
 from app.model.quantization import Int8Linear, Nf4Linear, check_quantization, num_bytes
 from app.model.reward_model import RewardModel
 from app.model.weights import load_reward_model
-from app.packing import PackBuilder, pack_of
+from app.pack_builder import PackBuilder, pack_of
 from tests.checkpoints import FAMILIES, save_tensors, write_armorm, write_classifier, write_moslim_heads
 from tests.equivalence.reference import read_tensors
 

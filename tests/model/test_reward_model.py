@@ -12,7 +12,7 @@ from app.model.attention import packed_attention
 from app.model.backbone import build_backbone
 from app.model.manifest import Manifest
 from app.model.reward_model import RewardModel
-from app.packing import pack_of
+from app.pack_builder import pack_of
 
 TINY = {
     "vocab_size": 31,

@@ -5,7 +5,8 @@ from concurrent.futures import Future
 
 import pytest
 
-from app.packing import Pack, pack_of
+from app.pack_builder import pack_of
+from app.packing import Pack
 from app.serving.engine import EngineDied, EngineThread
 from tests.serving.harness import PATIENCE_SECONDS, Clock, FakeEngine, compute, conversation
 

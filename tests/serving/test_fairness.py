@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 import pytest
 
 from app.errors import Overloaded
-from app.packing import PackBuilder
+from app.pack_builder import PackBuilder
 from app.serving.jobs import Job, Priority
 from app.serving.queue import BULK_LEADS_AFTER, JobQueue
 from app.serving.record import RequestRecord, recording

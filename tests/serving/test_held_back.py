@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from app.domain import Prefix
-from app.packing import LEAST_AWAITED_TOKENS
+from app.pack_builder import LEAST_AWAITED_TOKENS
 from app.serving.jobs import Job, Priority
 from app.serving.line import MOST_PASSED
 from app.serving.metrics import Metrics

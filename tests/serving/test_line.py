@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain import TokenizedConversation
-from app.packing import PackBuilder
+from app.pack_builder import PackBuilder
 from app.serving.jobs import Job
 from app.serving.line import WaitingLine
 from tests.serving.harness import conversation

@@ -1,6 +1,6 @@
 """Which priority goes into the next pack: interactive first, bulk in packs of its own or as a rider."""
 
-from app.packing import PackBuilder
+from app.pack_builder import PackBuilder
 from app.serving.jobs import Job
 from app.serving.queue import BULK_LEADS_AFTER, JobQueue
 from tests.serving.harness import conversation, make_queue, run

@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from app.errors import DeadlineExceeded, Draining, InferenceFailed, NotReady, Overloaded, TooManyTokens
-from app.packing import PackBuilder
+from app.pack_builder import PackBuilder
 from app.serving.metrics import Metrics
 from app.serving.queue import Job, JobQueue
 from tests.serving.harness import INFO, Clock, conversation, make_queue, run

@@ -11,7 +11,8 @@ from app.domain import Item, Message
 from app.model.manifest import read_manifest
 from app.model.moslim import MOSLIM_FILE
 from app.model.weights import load_reward_model
-from app.packing import PackOutput, pack_of
+from app.pack_builder import pack_of
+from app.packing import PackOutput
 from app.text.tokenization import load_tokenizer
 from tests.training.synthetic import question, write_data_folder, write_rows
 from tests.training.test_pipeline import tiny_recipe

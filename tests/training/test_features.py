@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from app.domain import Item, Message, Objective, TokenizedConversation, TokenizedItem
-from app.packing import pack_of
+from app.pack_builder import pack_of
 from training.artifacts import Workspace
 from training.backbone_configs import ArchitectureConfig
 from training.checkpoints import new_backbone, restore_backbone, save_backbone

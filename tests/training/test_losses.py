@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from app.domain import TokenizedConversation
-from app.packing import pack_of
+from app.pack_builder import pack_of
 from training.losses import bradley_terry_loss, language_model_loss, next_token_indices, regression_loss
 
 

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from app.canary import check_canary, read_canary
 from app.domain import Item, Message
 from app.model.weights import load_reward_model
-from app.packing import pack_of
+from app.pack_builder import pack_of
 from app.text.tokenization import load_tokenizer
 from tests.training.synthetic import write_data_folder
 from training.__main__ import main
