@@ -46,11 +46,12 @@ def draw(path: Path, title: str, rows: Mapping[str, Sequence[DrawnPanel]]) -> No
         figure = plt.figure(figsize=size, layout="constrained")
         figure.suptitle(title, fontsize=11)
         grid = figure.add_gridspec(len(heights), COLUMNS, height_ratios=heights)
+        begin, end = _span(rows)
         place = 0
         for name, drawn in rows.items():
             _title(figure.add_subplot(grid[place, :]), name)
             for index, panel in enumerate(drawn):
-                _panel(figure.add_subplot(grid[place + 1 + index // COLUMNS, index % COLUMNS]), panel)
+                _panel(figure.add_subplot(grid[place + 1 + index // COLUMNS, index % COLUMNS]), panel, begin, end)
             place += 1 + -(-len(drawn) // COLUMNS)
         figure.savefig(path, dpi=80)
         plt.close(figure)
@@ -61,21 +62,25 @@ def _title(axes: Any, name: str) -> None:
     axes.text(0, 0.5, name, fontsize=13, fontweight="bold", va="center", transform=axes.transAxes)
 
 
-def _panel(axes: Any, drawn: DrawnPanel) -> None:
+def _span(rows: Mapping[str, Sequence[DrawnPanel]]) -> tuple[float, float]:
+    times = [t for drawn in rows.values() for panel in drawn for line in panel.lines.values() for t, _ in line]
+    return min(times), max(times)
+
+
+def _panel(axes: Any, drawn: DrawnPanel, begin: float, end: float) -> None:
     axes.set_title(drawn.panel["title"], loc="left")
     if drawn.panel["type"] == "table":
         _table(axes, drawn.lines)
         return
     defaults = drawn.panel["fieldConfig"]["defaults"]
     unit, factor = UNITS.get(defaults["unit"], ("", 1))
-    begin = min((points[0][0] for points in drawn.lines.values()), default=0.0)
     if defaults["custom"]["stacking"]["mode"] == "normal":
         _stack(axes, drawn.lines, begin, factor)
     else:
         for name, points in drawn.lines.items():
             axes.plot([(t - begin) / 60 for t, _ in points], [v * factor for _, v in points], linewidth=1, label=name)
     _threshold(axes, defaults, factor)
-    axes.set(ylabel=unit)
+    axes.set(ylabel=unit, xlim=(0, (end - begin) / 60))
     if drawn.lines and defaults.get("min") == 0:
         axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
     if not drawn.lines:

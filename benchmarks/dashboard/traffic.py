@@ -60,7 +60,7 @@ class Traffic:
             Caller(self.bulk, 0.2, 0.3, 0.6),
             Caller(self.impatient, 0.7, 0.35, 0.6),
             Caller(self.leaving, 0.9, 0.35, 0.6),
-            *(Caller(self.flood, 0.1, 0.75, 0.85) for _ in range(4)),
+            *(Caller(self.flood, 2.0, 0.75, 0.85) for _ in range(4)),
         )
         await asyncio.gather(*(self._repeat(caller, seconds) for caller in callers))
 
