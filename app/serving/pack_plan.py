@@ -24,6 +24,7 @@ class PackPlan:
         self._pack_seconds = pack_seconds
         self._recall = recall
         self._tokens = 0.0
+        self._cached_tokens = 0.0
         self._seconds = 0.0
 
     @property
@@ -34,13 +35,20 @@ class PackPlan:
         lately = self._pack_seconds * self._tokens / self._seconds if self._seconds else 0.0
         return int(min(self.max_tokens, max(lately, LEAST_TOKENS)))
 
+    @property
+    def full_pack_tokens(self) -> int:
+        """Tokens of waiting responses and prompts that such a pack answers, by what was lately cached of them."""
+        answered_share = 1 + self._cached_tokens / self._tokens if self._tokens else 1.0
+        return max(1, int(self.budget_tokens * answered_share))
+
     def new_pack(self) -> PackBuilder:
         """Begin a pack."""
         return PackBuilder(self.budget_tokens, max_tokens=self.max_tokens, recall=self._recall)
 
-    def record(self, computed_tokens: int, seconds: float) -> None:
+    def record(self, computed_tokens: int, seconds: float, cached_tokens: int = 0) -> None:
         """Learn from a forward pass. A pack's fixed cost makes small ones look slow, so what is learnt is never
         too much, and grows with the packs.
         """
         self._tokens = MEMORY * self._tokens + computed_tokens
+        self._cached_tokens = MEMORY * self._cached_tokens + cached_tokens
         self._seconds = MEMORY * self._seconds + seconds

@@ -55,7 +55,7 @@ class JobQueue:
         self._metrics = metrics
         self._plan = plan
         self._lines: dict[Priority, WaitingLine] = {priority: WaitingLine() for priority in get_args(Priority)}
-        self._throughput = Throughput(plan.max_tokens)
+        self._throughput = Throughput()
         self._due: dict[Job, Sequence[Job]] = {}
         """The jobs of each request with a deadline, by its first, until it leaves or its deadline has passed."""
         self._running_tokens = 0
@@ -144,7 +144,7 @@ class JobQueue:
 
     def estimated_wait_seconds(self, priority: Priority) -> float | None:
         """Estimate how long all that waits now will take; None before the first forward was measured."""
-        return self._throughput.seconds_for(self._waiting_tokens(priority) + self._running_tokens)
+        return self._seconds_for(self._waiting_tokens(priority) + self._running_tokens)
 
     def is_full(self) -> bool:
         """Say whether a caller whose interactive requests these were would be refused another, whatever its size."""
@@ -170,7 +170,7 @@ class JobQueue:
         interactive, bulk = self._lines["interactive"], self._lines["bulk"]
         bulk_leads = self._packs_without_bulk >= BULK_LEADS_AFTER
         first, second = (bulk, interactive) if bulk_leads else (interactive, bulk)
-        next_pack_at = self.clock() + (self._throughput.seconds_for(self.max_pack_tokens) or math.inf)
+        next_pack_at = self.clock() + (self._seconds_for(self.max_pack_tokens) or math.inf)
         jobs = first.take(builder, next_pack_at)
         is_shared = bulk_leads or not jobs
         jobs += second.ride(builder, dict.fromkeys(job.prefix for job in jobs))
@@ -185,7 +185,7 @@ class JobQueue:
 
         What waits is counted as if nothing were cached, and so is the speed that its wait is estimated by.
         """
-        self._plan.record(tokens, seconds)
+        self._plan.record(tokens, seconds, cached_tokens)
         self._throughput.record(tokens + cached_tokens, seconds)
 
     def released(self) -> None:
@@ -224,16 +224,20 @@ class JobQueue:
     def _seconds_to_room(self, tokens: int, priority: Priority) -> float:
         """Estimate when the same request would be let in if it came anew."""
         surplus_tokens = max(self._surplus_tokens(tokens, priority), 0)
-        until_room_seconds = self._throughput.seconds_for(surplus_tokens) or 0.0
+        until_room_seconds = self._seconds_for(surplus_tokens) or 0.0
         surplus_seconds = self._seconds_before(tokens, priority) - self.max_wait_seconds
         return max(until_room_seconds, surplus_seconds, SHORTEST_RETRY_SECONDS)
 
     def _surplus_tokens(self, tokens: int, priority: Priority) -> int:
         return self._tokens_before(tokens, priority) + tokens - self.max_queued_tokens
 
+    def _seconds_for(self, tokens: int) -> float | None:
+        """Estimate how long so many waiting tokens take, in packs as large as they are made now."""
+        return self._throughput.seconds_for(tokens, self._plan.full_pack_tokens)
+
     def _seconds_before(self, tokens: int, priority: Priority) -> float:
         before = self._tokens_before(tokens, priority)
-        return self._throughput.seconds_for(before + self._running_tokens) or 0.0
+        return self._seconds_for(before + self._running_tokens) or 0.0
 
     def _tokens_before(self, tokens: int, priority: Priority) -> int:
         """Count what would be computed before the last of so many more tokens of the caller that asks now."""
