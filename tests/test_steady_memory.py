@@ -12,10 +12,10 @@ from benchmarks.steady_memory import Samples, main, request
 
 def test_memory_that_grows_once_settled_has_a_slope() -> None:
     requests = list(range(0, 100_001, 1000))
-    growing = [400.0 + (50.0 if number >= 10_000 else number / 1000) + number / 5000 for number in requests]
+    growing = [400.0 + min(number, 50_000) / 1000 + number / 5000 for number in requests]
     found = Samples(requests, growing).growth()
-    assert (found.before, found.settled, found.after, found.slope_per_10_000) == (400.0, 452.0, 470.0, 2.0)
-    assert Samples(requests, [400.0 + min(number, 10_000) / 100 for number in requests]).growth().slope_per_10_000 == 0
+    assert (found.before, found.settled, found.after, found.slope_per_10_000) == (400.0, 460.0, 470.0, 2.0)
+    assert Samples(requests, [400.0 + min(number, 50_000) / 100 for number in requests]).growth().slope_per_10_000 == 0
 
 
 def test_one_sample_has_no_slope() -> None:
