@@ -51,6 +51,22 @@ BY_CHECKS: dict[str, tuple[dict[str, Any], str]] = {
         {"replicas": 2, "podDisruptionBudget": {"minAvailable": 2, "maxUnavailable": ""}},
         "minAvailable = 2 with at most 2 replicas would let no node be drained",
     ),
+    "a budget for nobody when few are left": (
+        {"hpa": {"enabled": True}, "podDisruptionBudget": {"minAvailable": 1, "maxUnavailable": ""}},
+        "minAvailable = 1 with as few as 1 replicas would let no node be drained",
+    ),
+    "all must stay": (
+        {"replicas": 3, "podDisruptionBudget": {"minAvailable": "100%", "maxUnavailable": ""}},
+        "minAvailable = 100% with at most 3 replicas would let no node be drained",
+    ),
+    "none may go": (
+        {"podDisruptionBudget": {"maxUnavailable": "0%"}},
+        "maxUnavailable = 0% would let no node be drained",
+    ),
+    "no room in percent": (
+        {"strategy": {"maxSurge": "0%", "maxUnavailable": 0}},
+        "strategy.maxSurge and strategy.maxUnavailable are both 0",
+    ),
     "a claim without a name": ({"weights": {"source": "claim"}}, "needs weights.claim.existingClaim"),
     "a hub without a name": ({"weights": {"source": "hub"}}, "needs weights.hub.id"),
     "a hub without a commit": (
@@ -76,6 +92,14 @@ BY_CHECKS: dict[str, tuple[dict[str, Any], str]] = {
     "one node's claim for many": (
         {"replicas": 3, "weights": ONE_NODE},
         "without ReadWriteMany serves one replica, and there may be 3",
+    ),
+    "one node's claim for an old Pod and a new one": (
+        {"weights": ONE_NODE},
+        "without ReadWriteMany and strategy.maxSurge = 1: an update would wait for ever",
+    ),
+    "the second of one GPU": (
+        {"gpu": {"enabled": True}, "settings": {"device": "cuda:1"}},
+        "a Pod has one GPU, which is cuda:0 in it",
     ),
     "killed while draining": (
         {"terminationGracePeriodSeconds": 65},
@@ -123,7 +147,12 @@ def test_every_refusal_of_the_chart_is_among_the_mistakes() -> None:
     [
         {"terminationGracePeriodSeconds": 66},
         {"replicas": 2, "podDisruptionBudget": {"minAvailable": 1, "maxUnavailable": ""}},
-        {"weights": ONE_NODE},
+        {"weights": ONE_NODE, "strategy": {"maxSurge": 0, "maxUnavailable": 1}},
+        {
+            "hpa": {"enabled": True},
+            "scaling": {"minReplicas": 2},
+            "podDisruptionBudget": {"minAvailable": 1, "maxUnavailable": ""},
+        },
         {"settings": {"max_conversation_tokens": 16_384}},
         {"scaling": {"minReplicas": 4}},
         {"replicas": 0},

@@ -98,6 +98,12 @@ def test_the_defaults_are_the_codes(render: Render, environment: pytest.MonkeyPa
         assert getattr(found, name) == Settings.model_fields[name].default, name
 
 
+def test_a_gpu_that_was_asked_for_is_never_a_cpu(render: Render, environment: pytest.MonkeyPatch) -> None:
+    # auto would serve from the CPU, slowly and without a word, where the node's driver is missing.
+    assert start(render({"gpu": {"enabled": True}}), environment).device == "cuda"
+    assert start(render({"gpu": {"enabled": True}, "settings": {"device": "cuda:0"}}), environment).device == "cuda:0"
+
+
 def test_every_other_value_arrives(render: Render, environment: pytest.MonkeyPatch) -> None:
     release = render({"settings": OTHERS, "apiKeys": {"existingSecret": "keys"}, "service": {"port": 9000}})
     found = start(release, environment)

@@ -63,6 +63,21 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- else if eq (toString .Values.replicas) "" }}1{{ else }}{{ .Values.replicas }}{{ end -}}
 {{- end -}}
 
+{{/* The fewest: what a budget must leave room in. */}}
+{{- define "armoserve.leastReplicas" -}}
+{{- if include "armoserve.autoscaled" . }}{{ .Values.scaling.minReplicas }}{{ else }}{{ include "armoserve.mostReplicas" . }}{{ end -}}
+{{- end -}}
+
+{{/* Whether a number or share of replicas is none: 0 or "0%". */}}
+{{- define "armoserve.isNone" -}}
+{{- if regexMatch "^0+%?$" (toString .) }}true{{ end -}}
+{{- end -}}
+
+{{/* The device as the server is told: with a GPU asked for, auto must not end on the CPU where the driver is missing. */}}
+{{- define "armoserve.device" -}}
+{{- ternary "cuda" .Values.settings.device (and .Values.gpu.enabled (eq .Values.settings.device "auto")) -}}
+{{- end -}}
+
 {{- define "armoserve.drainSeconds" -}}
 {{- addf .Values.settings.drain_delay_seconds .Values.settings.drain_timeout_seconds | ceil | int64 -}}
 {{- end -}}
