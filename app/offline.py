@@ -84,7 +84,8 @@ async def answers_of(
     """Yield one answer per line, in their order, through a service of its own.
 
     Raises:
-        InferenceFailed: the device is beyond repair.
+        InferenceFailed: the engine has ended; what was not answered before is not, since it would be an error that
+            says nothing of its line, and a line that is answered is never scored again.
     """
     failures: list[Exception] = []
     model = await start_model(engine, settings, CollectorRegistry(), failures.append)
@@ -94,9 +95,9 @@ async def answers_of(
         window = Window(max_bytes=settings.max_body_bytes)
         async with aclosing(lines), aclosing(window.answers(lines, scoring.answer, in_order=True)) as answers:
             async for answer in answers:
+                if model.service.has_ended():
+                    raise InferenceFailed(str(failures[0]) if failures else "the engine has ended: run again")
                 yield answer
-                if failures:
-                    raise InferenceFailed(str(failures[0]))
     finally:
         await model.service.stop()
 

@@ -106,6 +106,10 @@ class Batcher:
         is_looping = self._task is not None and not self._task.done()
         return is_looping and self._engine.has_answered_within(self._watchdog_seconds)
 
+    def has_ended(self) -> bool:
+        """Say whether nothing will be computed any more, whatever the reason."""
+        return self._task is not None and self._task.done()
+
     async def _run(self) -> None:
         try:
             while self._is_usable:

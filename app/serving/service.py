@@ -91,6 +91,10 @@ class ScoringService:
         """Say whether the engine answers; False from the moment it cannot score any more."""
         return self._batcher.alive()
 
+    def has_ended(self) -> bool:
+        """Say whether the engine will never score again; every error from then on says nothing of its item."""
+        return self._batcher.has_ended()
+
     async def score(
         self,
         items: Sequence[Item],

@@ -5,10 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from app.errors import ArmoserveError, PreferenceRequired
+from app.errors import ArmoserveError, InferenceFailed, PreferenceRequired
 from app.offline import score_file
+from app.packing import Pack, PackOutput
 from app.settings import read_settings
-from tests.api.fake_engine import UNGATED, FakeEngine
+from tests.api.fake_engine import POISON, UNGATED, FakeEngine, response_texts
+
+
+class DyingEngine(FakeEngine):
+    """One whose thread ends at the first poisoned response."""
+
+    def forward(self, pack: Pack) -> PackOutput:
+        if any(POISON in text for text in response_texts(pack)):
+            raise SystemExit
+        return super().forward(pack)
 
 
 def lines_of(path: Path) -> list[dict[str, object]]:
@@ -60,6 +70,18 @@ def test_a_run_that_was_cut_off_goes_on_where_it_was(source: Path, tmp_path: Pat
     assert 0 < fake.num_scored < 150
     score(source, cut, untouched := FakeEngine(), resume=True)
     assert untouched.num_scored == 0
+
+
+@pytest.mark.parametrize("engine", [FakeEngine, DyingEngine])
+def test_an_engine_that_ends_leaves_no_line_as_an_error(tmp_path: Path, engine: type[FakeEngine]) -> None:
+    source, out = tmp_path / "items.jsonl", tmp_path / "out.jsonl"
+    rows = [{"prompt": "a", "response": POISON if number == 100 else "b"} for number in range(200)]
+    source.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(InferenceFailed, match="beyond repair|has ended"):
+        score(source, out, engine())
+    source.write_text(source.read_text().replace(json.dumps(POISON), '"b"'))
+    assert score(source, out, resume=True) == 0
+    assert [line["line"] for line in lines_of(out) if "scores" in line] == list(range(1, 201))
 
 
 def test_without_resume_the_output_is_written_anew(source: Path, tmp_path: Path) -> None:
