@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+from app import __version__
 from app.settings import ENVIRONMENT_PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,6 +26,13 @@ def test_arguments_are_documented_with_their_defaults() -> None:
     assert {name: "" if default == "–" else default for name, default in rows} == arguments | {"REVISION": "unknown"}
     head = DOCKERFILE.partition("ARG ")[0]
     assert set(arguments) <= set(re.findall(r"[A-Z_]{4,}", head))
+
+
+def test_images_are_built_under_the_names_that_the_chart_pulls() -> None:
+    text = "".join((ROOT / file).read_text() for file in ("docs/deployment.md", "docker-compose.yaml"))
+    tags = set(re.findall(r"\barmoserve:([\w.-]*\w)", text.replace("${VARIANT:-cpu}", "cpu")))
+    # tests/helm/test_pod.py: the chart's are these, by its appVersion.
+    assert tags - {"8000"} == {f"{__version__}-cpu", f"{__version__}-cuda"}
 
 
 def test_what_only_an_image_has_is_pinned_and_pinned_once() -> None:
