@@ -16,7 +16,14 @@ from app.domain import ModelInfo, Truncation
 from app.errors import ArmoserveError, InvalidSetting, StartError
 from app.main import follow_torchrun, load_engine, serve
 from app.offline import check_output, score_file
-from app.settings import ENVIRONMENT_PREFIX, Settings, allowed_values, is_torchrun_follower, read_settings
+from app.settings import (
+    ENVIRONMENT_PREFIX,
+    Settings,
+    allowed_values,
+    is_torchrun_follower,
+    num_torchrun_processes,
+    read_settings,
+)
 
 MODEL_SETTINGS = ("weights", "device", "dtype", "quantization", "default_preference", "max_pack_tokens")
 """What matters where nothing is served."""
@@ -55,10 +62,14 @@ def run_serve(chosen: argparse.Namespace) -> int:
 
 def run_score(chosen: argparse.Namespace) -> int:
     if is_torchrun_follower() and not chosen.ray:
-        with logging_to_stderr("text", "warning"):
-            follow_torchrun(_settings(chosen))
-        return 0
+        return _follow(chosen)
     return _score_on_ray(chosen) if chosen.ray else _score_here(chosen)
+
+
+def _follow(chosen: argparse.Namespace) -> int:
+    with logging_to_stderr("text", "warning"):
+        follow_torchrun(_settings(chosen))
+    return 0
 
 
 def _score_here(chosen: argparse.Namespace) -> int:
@@ -106,6 +117,8 @@ def _told(num_errors: int) -> int:
 
 
 def run_info(chosen: argparse.Namespace) -> int:
+    if is_torchrun_follower():
+        return _follow(chosen)
     engine = load_engine(_settings(chosen))
     print(json.dumps(_facts(engine.info), indent=2) if chosen.json else _table(engine.info))
     return 0
@@ -115,6 +128,8 @@ def run_fetch(chosen: argparse.Namespace) -> int:
     # The hub's client is slow to import, and no other command downloads by itself.
     from app.hub import download  # noqa: PLC0415
 
+    if num_torchrun_processes() > 1:
+        raise InvalidSetting("fetch is not allowed under torchrun; allowed: one process, which downloads")
     folder = download(chosen.hub_id, chosen.to or Path("weights") / chosen.hub_id.rsplit("/", 1)[-1])
     # As strictly as the server, with every check that it makes.
     engine = load_engine(read_settings({"weights": str(folder)}))

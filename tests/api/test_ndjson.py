@@ -77,7 +77,7 @@ def test_an_engine_that_ends_leaves_no_line_as_an_error(tmp_path: Path, engine: 
     source, out = tmp_path / "items.jsonl", tmp_path / "out.jsonl"
     rows = [{"prompt": "a", "response": POISON if number == 100 else "b"} for number in range(200)]
     source.write_text("\n".join(map(json.dumps, rows)))
-    with pytest.raises(InferenceFailed, match="beyond repair|has ended"):
+    with pytest.raises(InferenceFailed, match=r"beyond repair|has ended"):
         score(source, out, engine())
     source.write_text(source.read_text().replace(json.dumps(POISON), '"b"'))
     assert score(source, out, resume=True) == 0

@@ -66,6 +66,23 @@ def test_info_loads_in_the_numbers_that_are_asked_for(weights: Path, capsys: pyt
     assert "quantization = 'int3' is not allowed; allowed: none, int8, nf4, fp8" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("command", "code", "followed"), [("info", 0, ["w"]), ("score", 0, ["w"]), ("fetch", 2, [])])
+def test_a_second_process_of_torchrun_follows_the_first_or_is_refused(
+    monkeypatch: pytest.MonkeyPatch, command: str, code: int, followed: list[str]
+) -> None:
+    def untouched(*_: object) -> None:
+        pytest.fail("it answers by itself")
+
+    for name, value in {"TORCHELASTIC_RUN_ID": "run", "WORLD_SIZE": "2", "RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    seen: list[str] = []
+    monkeypatch.setattr("app.__main__.follow_torchrun", lambda settings: seen.append(settings.weights))
+    monkeypatch.setattr("app.__main__.load_engine", untouched)
+    monkeypatch.setattr("app.hub.download", untouched)
+    assert main([command, *{"info": ["w"], "score": ["x", "--weights", "w"], "fetch": ["a/w"]}[command]]) == code
+    assert seen == followed
+
+
 def test_a_file_is_scored_as_the_server_scores(weights: Path, items: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     assert main(["score", str(items), "-o", str(out), "--weights", str(weights)]) == 0
