@@ -3,8 +3,11 @@
 import hashlib
 import io
 import json
+import os
+import signal
 import tarfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -52,8 +55,9 @@ def volume(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def fetch(render: Render, volume: Path, tmp_path: Path) -> Fetch:
+def fetch(render: Render, volume: Path, tmp_path: Path) -> Iterator[Fetch]:
     """Run the script of a rendered chart with the order of the same, in a volume that is a folder here."""
+    before = signal.getsignal(signal.SIGTERM)
 
     def run(weights: dict[str, Any], **places: str) -> int:
         data = render({"weights": weights}).one("ConfigMap", "-fetch")["data"]
@@ -66,7 +70,8 @@ def fetch(render: Render, volume: Path, tmp_path: Path) -> Fetch:
         (tmp_path / "order.json").write_text(json.dumps(order))
         return script.main(str(tmp_path / "order.json"))
 
-    return run
+    yield run
+    signal.signal(signal.SIGTERM, before)
 
 
 def archive(store: Path, files: dict[str, bytes]) -> str:
@@ -198,3 +203,36 @@ def test_the_loser_of_a_race_uses_what_the_winner_brought(
     monkeypatch.setattr(huggingface_hub, "snapshot_download", beaten)
     assert fetch(pinned(model=DIGEST)) == 0
     assert held(volume) == hub
+
+
+def test_what_a_killed_attempt_left_is_removed_and_another_pods_is_not(
+    fetch: Fetch, store: Path, volume: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = volume / f".{'0' * 16}-left"
+    (begun / "weights").mkdir(parents=True)
+    (begun / "weights" / "model.safetensors").write_bytes(TENSORS)
+    (volume / ".snapshot-of-yours").mkdir()
+    weights = ordered(archive(store, FILES))
+    address = (store / "address").read_text()
+    assert fetch(weights, url=address) == 0
+    assert begun.exists(), "another Pod may be at it"
+    (folder,) = [one for one in volume.iterdir() if not one.name.startswith(".")]
+    folder.rename(volume.parent / "elsewhere")
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 7200)
+    assert fetch(weights, url=address) == 0
+    assert sorted(one.name for one in volume.iterdir()) == [".snapshot-of-yours", folder.name]
+
+
+def test_an_end_in_the_middle_leaves_nothing(
+    fetch: Fetch, hub: dict[str, bytes], volume: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told_to_end(*_: object, local_dir: Path, **__: object) -> None:
+        local_dir.mkdir()
+        (local_dir / "config.json").write_bytes(b"{}")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", told_to_end)
+    with pytest.raises(SystemExit, match="143"):
+        fetch(pinned(model=DIGEST))
+    assert list(volume.iterdir()) == []

@@ -1,15 +1,18 @@
 """Fetch weights into a folder, or leave them where they are already: python fetch_weights.py ORDER.json.
 
 Runs before the server, in the same image. Nothing is opened or kept that does not have the digest that the order gives.
-The folder appears whole or not at all, so several Pods may fetch into one volume.
+The folder appears whole or not at all, so several Pods may fetch into one volume. What a killed one left goes.
 """
 
+import contextlib
 import hashlib
 import json
 import shutil
+import signal
 import sys
 import tarfile
 import tempfile
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,10 @@ FILES = ["*.safetensors", "*.json", "*.jinja"]
 """What a reward model consists of: no pickle and no code is ever downloaded."""
 CHUNK_BYTES = 2**22
 SILENCE_SECONDS = 60
+BEGUN = "." + "[0-9a-f]" * 16 + "-*"
+"""What `fetch` calls a folder that is not whole yet; a shared volume may hold much else."""
+ABANDONED_SECONDS = 3600
+"""Whoever still fetches writes far more often, and hashes what it fetched in less."""
 
 
 class RefusedError(Exception):
@@ -28,6 +35,8 @@ def main(order_file: str) -> int:
     """Do what the order says, and say in one line how it ended."""
     order = json.loads(Path(order_file).read_text(encoding="utf-8"))
     folder = Path(order["folder"])
+    # A container's first process ignores SIGTERM unless it says otherwise; so the Pod ends at once, and tidies up.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     code, words = 0, f"{folder} is there already"
     if not folder.exists():
         try:
@@ -45,6 +54,7 @@ def fetch(order: dict[str, Any], folder: Path) -> None:
     Raises:
         RefusedError: a digest is another, or there are no weights in what came.
     """
+    remove_abandoned(folder.parent)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as beside:
         found = from_hub(order["hub"], Path(beside)) if "hub" in order else from_archive(order["archive"], Path(beside))
         found.chmod(0o755)
@@ -53,6 +63,15 @@ def fetch(order: dict[str, Any], folder: Path) -> None:
         except OSError:
             if not folder.exists():  # else another Pod was faster, with the same bytes
                 raise
+
+
+def remove_abandoned(volume: Path) -> None:
+    """Remove what was begun here and killed: else a few attempts fill the volume, and none can succeed."""
+    for begun in volume.glob(BEGUN):
+        with contextlib.suppress(OSError):  # another Pod tidies up too
+            latest = max(part.lstat().st_ctime for part in [begun, *begun.rglob("*")])
+            if time.time() - latest > ABANDONED_SECONDS:
+                shutil.rmtree(begun, ignore_errors=True)
 
 
 def from_hub(hub: dict[str, Any], beside: Path) -> Path:
