@@ -95,6 +95,13 @@ def test_rules_and_dashboards_are_the_files(render: Render) -> None:
     assert files
 
 
+def test_runbooks_are_where_you_say(render: Render) -> None:
+    values = {"prometheusRule": {"enabled": True, "runbookUrl": "https://wiki.example/armoserve"}}
+    (group,) = render(values).one("PrometheusRule")["spec"]["groups"]
+    for rule in group["rules"]:
+        assert rule["annotations"]["runbook_url"] == f"https://wiki.example/armoserve#{rule['alert'].lower()}"
+
+
 def test_prometheus_knows_the_service_by_the_job_of_the_alerts(render: Render) -> None:
     (endpoint,) = render({"serviceMonitor": {"enabled": True}}, name="other").one("ServiceMonitor")["spec"]["endpoints"]
     assert endpoint["relabelings"] == [{"targetLabel": "job", "replacement": "armoserve"}]

@@ -80,8 +80,9 @@ def test_nginx_allows_what_the_service_allows(render: Render) -> None:
         "proxy-request-buffering": "off",
         "proxy-buffering": "off",
         "proxy-http-version": "1.1",
-        "proxy-read-timeout": "90",
-        "proxy-send-timeout": "90",
+        # A bulk line may wait for hours; who stands still is told so by the service.
+        "proxy-read-timeout": "86400",
+        "proxy-send-timeout": "86400",
     }
 
 

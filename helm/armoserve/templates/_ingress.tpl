@@ -36,15 +36,15 @@ nginx.ingress.kubernetes.io/proxy-read-timeout: {{ include "armoserve.answerSeco
 {{- end -}}
 {{- end -}}
 
-{{/* A stream goes both ways at once, as long as it likes. */}}
+{{/* A stream goes both ways at once, as long as it likes. Bulk may wait for hours, in which nothing comes or goes: the
+service itself ends streams whose caller stands still, so the balancer need not. */}}
 {{- define "armoserve.ingress.streams" -}}
-{{- $stall := mul 2 (ceil .Values.settings.stream_stall_seconds) | toString | quote -}}
 nginx.ingress.kubernetes.io/proxy-body-size: "0"
 nginx.ingress.kubernetes.io/proxy-request-buffering: "off"
 nginx.ingress.kubernetes.io/proxy-buffering: "off"
 nginx.ingress.kubernetes.io/proxy-http-version: "1.1"
-nginx.ingress.kubernetes.io/proxy-read-timeout: {{ $stall }}
-nginx.ingress.kubernetes.io/proxy-send-timeout: {{ $stall }}
+nginx.ingress.kubernetes.io/proxy-read-timeout: "86400"
+nginx.ingress.kubernetes.io/proxy-send-timeout: "86400"
 {{- end -}}
 
 {{/* Requests with the header leave the main Ingress, which takes turns, for this one, which hashes. Were the hash on the
