@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from uuid import uuid4
 
 from app.errors import ArmoserveError, InvalidSetting
 from app.offline_shards import InputFile, Shard
@@ -45,7 +46,7 @@ def owned(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        foreign = [path.name for path in folder.iterdir() if not path.name.startswith(("run.", "part-"))]
+        foreign = [path.name for path in folder.iterdir() if not _is_ours(path)]
         lock = (folder / LOCK_FILE).open("w")
     except OSError as error:
         raise InvalidSetting(f"--output {folder} cannot be written: it must be a folder of the run's own") from error
@@ -114,6 +115,14 @@ def check_parts(folder: Path, shards: Iterable[Shard]) -> Counts:
     return total
 
 
+def _is_ours(path: Path) -> bool:
+    """Say whether a file may be a run's: answers only where it is written down what they are answers to."""
+    is_answers = path.name.startswith("part-")
+    if is_answers and path.suffix != ".tmp":
+        return path.with_name(RUN_FILE).exists()
+    return is_answers or path.name.startswith("run.")
+
+
 def _counts(path: Path) -> Counts:
     num_rows = num_errors = 0
     with path.open("rb") as lines:
@@ -137,8 +146,11 @@ def _differences(held: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator
 
 
 def _write_whole(path: Path, pieces: Iterable[bytes]) -> None:
-    """Write a file under another name and rename it once it is on the disk."""
-    torn = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    """Write a file under another name and rename it once it is on the disk.
+
+    The name is nobody else's: processes of two containers may have one number, and write the same part at once.
+    """
+    torn = path.with_name(f"{path.name}.{uuid4().hex}.tmp")
     with torn.open("wb") as file:
         for piece in pieces:
             file.write(piece)

@@ -18,7 +18,7 @@ from typing import IO, Any, Final, cast
 import orjson
 
 from app.api.lines import Line, LineSplitter
-from app.errors import InvalidSetting
+from app.errors import ArmoserveError, InvalidSetting
 
 LINE_SUFFIXES: Final = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 PARQUET_SUFFIX: Final = ".parquet"
@@ -43,6 +43,8 @@ class Shard:
     """Where it begins and stops: bytes of what a file of lines unpacks to, rows of a parquet file."""
     stop: int
     num_rows: int
+    crc32: int = 0
+    """Of these bytes, so that nothing is scored that came into the file later; of a parquet file, 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,11 @@ class ShardReader:
         self._next_row = 0
 
     def read(self, shard: Shard) -> list[Line]:
-        """Return a shard's rows as lines with their numbers in the file."""
+        """Return a shard's rows as lines with their numbers in the file.
+
+        Raises:
+            ArmoserveError: the file has changed since it was cut into shards.
+        """
         if shard.path != self._path:
             self.close()
             self._path = shard.path
@@ -126,9 +132,13 @@ class ShardReader:
         self._lines.seek(shard.start)
         splitter, left = LineSplitter(self._max_line_bytes, shard.first_line), shard.stop - shard.start
         found: list[Line] = []
+        checksum = 0
         while left and (chunk := self._lines.read(min(left, CHUNK_BYTES))):
             left -= len(chunk)
+            checksum = zlib.crc32(chunk, checksum)
             found += splitter.push(chunk)
+        if left or checksum != shard.crc32:
+            raise ArmoserveError(f"{shard.file} has changed since the run began")
         return [*found, *splitter.end()]
 
     def _parquet_rows(self, shard: Shard) -> list[Line]:
@@ -139,16 +149,20 @@ class ShardReader:
         return [self._row_line(number, row) for number, row in enumerate(rows, start=shard.first_line)]
 
     def _row_line(self, number: int, row: Any) -> Line:
-        content = orjson.dumps(row.as_py(), default=_unsupported, option=orjson.OPT_PASSTHROUGH_DATETIME)
+        try:
+            content = orjson.dumps(row.as_py(), default=_unsupported, option=orjson.OPT_PASSTHROUGH_DATETIME)
+        except (ValueError, OverflowError) as error:  # text that is not UTF-8, or a time that Python has none for
+            content = orjson.dumps(_unsupported(error))
         return Line(number, content if len(content) <= self._max_line_bytes else None)
 
 
-def _cut_lines(path: Path, batch_rows: int, digest: "hashlib._Hash") -> Iterator[tuple[int, int, int, int]]:
-    """Yield first line, start, stop and number of rows of each range."""
-    first, line, start, position, num_rows, is_blank = 1, 1, 0, 0, 0, True
+def _cut_lines(path: Path, batch_rows: int, digest: "hashlib._Hash") -> Iterator[tuple[int, ...]]:
+    """Yield first line, start, stop, number of rows and checksum of each range."""
+    first, line, start, position, num_rows, checksum, is_blank = 1, 1, 0, 0, 0, 0, True
     with _opened(path) as file:
         for piece in iter(partial(file.readline, CHUNK_BYTES), b""):
             digest.update(piece)
+            checksum = zlib.crc32(piece, checksum)
             content = piece.removeprefix(BOM_UTF8) if position == 0 else piece
             position += len(piece)
             is_blank = is_blank and (not content or content.isspace())
@@ -156,19 +170,22 @@ def _cut_lines(path: Path, batch_rows: int, digest: "hashlib._Hash") -> Iterator
                 continue
             line, num_rows, is_blank = line + 1, num_rows + (not is_blank), True
             if num_rows == batch_rows or position - start >= MOST_SHARD_BYTES:
-                yield first, start, position, num_rows
-                first, start, num_rows = line, position, 0
+                yield first, start, position, num_rows, checksum
+                first, start, num_rows, checksum = line, position, 0, 0
     num_rows += not is_blank
     if num_rows:
-        yield first, start, position, num_rows
+        yield first, start, position, num_rows, checksum
 
 
-def _cut_parquet(path: Path, batch_rows: int, digest: "hashlib._Hash") -> Iterator[tuple[int, int, int, int]]:
+def _cut_parquet(path: Path, batch_rows: int, digest: "hashlib._Hash") -> Iterator[tuple[int, ...]]:
     from pyarrow import parquet  # noqa: PLC0415 - comes with an extra
 
     with path.open("rb") as file:
         for chunk in iter(partial(file.read, CHUNK_BYTES), b""):
             digest.update(chunk)
+    names = parquet.read_schema(path).names
+    if twice := [name for place, name in enumerate(names) if name in names[:place]]:
+        raise InvalidSetting(f"{path} has the column {twice[0]} twice; allowed: once")
     num_rows = parquet.read_metadata(path).num_rows
     for start in range(0, num_rows, batch_rows):
         stop = min(start + batch_rows, num_rows)

@@ -56,6 +56,26 @@ def test_a_folder_is_one_run_s_own_at_a_time_and_loses_torn_parts(tmp_path: Path
         pass
 
 
+def test_parts_of_no_run_are_nobody_s_answers(tmp_path: Path) -> None:
+    part_of(tmp_path, SHARDS[0]).write_text("{}\n{}\n")
+    with pytest.raises(InvalidSetting, match=r"holds part-000000\.jsonl, which is no run's"), owned(tmp_path):
+        pass
+    begin(tmp_path, "r1", {}, [INPUT])
+    with owned(tmp_path):
+        assert check_parts(tmp_path, SHARDS[:1]).num_rows == 2
+
+
+def test_two_who_write_a_part_at_once_do_not_meet(tmp_path: Path) -> None:
+    def answers() -> Any:
+        yield ANSWERS[0]
+        write_part(tmp_path, SHARDS[0], ANSWERS)
+        yield ANSWERS[1]
+
+    write_part(tmp_path, SHARDS[0], answers())
+    assert check_parts(tmp_path, SHARDS[:1]) == Counts(num_rows=2, num_errors=1)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_rows_and_errors_are_counted_and_a_lost_row_is_found(tmp_path: Path) -> None:
     for shard in SHARDS:
         write_part(tmp_path, shard, ANSWERS)

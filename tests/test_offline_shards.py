@@ -12,7 +12,8 @@ from pyarrow import parquet
 
 from app.api.lines import LineSplitter
 from app.api.ndjson import parse_line
-from app.errors import InvalidSetting, MalformedBody
+from app.domain import Item
+from app.errors import ArmoserveError, InvalidSetting, MalformedBody
 from app.offline_ray import by_prompt
 from app.offline_shards import Shard, ShardReader, find_inputs, plan_inputs
 
@@ -78,6 +79,33 @@ def test_what_is_no_text_in_parquet_is_refused_and_not_converted(
     parquet.write_table(pa.table({"prompt": pa.array([value]), "response": ["r"]}), path)
     (line,) = reader.read(plan(path, 1)[0])
     assert isinstance(parse_line(line.content or b"").item, MalformedBody)
+
+
+def test_what_python_has_no_value_for_is_that_row_s_error(tmp_path: Path, reader: ShardReader) -> None:
+    path = tmp_path / "items.parquet"
+    broken = pa.Array.from_buffers(pa.string(), 2, pa.array([b"a", b"\xff"], pa.binary()).buffers())
+    parquet.write_table(pa.table({"prompt": broken, "response": ["r", "r"]}), path)
+    good, bad = (parse_line(line.content or b"").item for line in reader.read(plan(path, 2)[0]))
+    assert isinstance(good, Item)
+    assert isinstance(bad, MalformedBody)
+
+
+def test_a_column_that_is_there_twice_is_refused_before_anything_is_scored(tmp_path: Path) -> None:
+    path = tmp_path / "items.parquet"
+    parquet.write_table(pa.table([["a"], ["b"], ["c"]], names=["prompt", "response", "response"]), path)
+    with pytest.raises(InvalidSetting, match="has the column response twice"):
+        plan(path, 1)
+
+
+@pytest.mark.parametrize("content", [b'{"id": 1}\n{"id": 3}\n', b'{"id": 1}\n', b'{"id": 1}\n{"id": 2}\r\n'])
+def test_what_came_into_a_file_later_is_not_scored(tmp_path: Path, content: bytes, reader: ShardReader) -> None:
+    path = tmp_path / "items.jsonl"
+    path.write_bytes(b'{"id": 1}\n{"id": 2}\n')
+    first, second = plan(path, 1)
+    path.write_bytes(content)
+    assert len(reader.read(first)) == 1
+    with pytest.raises(ArmoserveError, match=r"items\.jsonl has changed since the run began"):
+        reader.read(second)
 
 
 def test_numbers_of_shards_go_on_from_file_to_file_and_an_empty_file_has_none(tmp_path: Path) -> None:
