@@ -164,17 +164,19 @@ class JobQueue:
 
         Interactive first, and of bulk only what rides on the same prefixes: it would make the pack longer, and those
         who came first wait for that. So bulk has packs where no interactive work waits, and leads one after
-        `BULK_LEADS_AFTER` without it, where no interactive work is held back for what bulk computes.
+        `BULK_LEADS_AFTER` without it, where no interactive work is held back for what bulk computes. Bulk that is held
+        back may have to wait until it leads again.
         """
         self._expire_due()
         interactive, bulk = self._lines["interactive"], self._lines["bulk"]
         bulk_leads = self._packs_without_bulk >= BULK_LEADS_AFTER
         first, second = (bulk, interactive) if bulk_leads else (interactive, bulk)
-        next_pack_at = self.clock() + (self._seconds_for(self.max_pack_tokens) or math.inf)
-        jobs = first.take(builder, next_pack_at)
+        pack_seconds = self._seconds_for(self.max_pack_tokens) or math.inf
+        next_at, next_bulk_at = (self.clock() + num_packs * pack_seconds for num_packs in (1, BULK_LEADS_AFTER + 1))
+        jobs = first.take(builder, next_bulk_at if bulk_leads else next_at)
         is_shared = bulk_leads or not jobs
         jobs += second.ride(builder, dict.fromkeys(job.prefix for job in jobs))
-        jobs += second.take(builder, None if bulk_leads else next_pack_at) if is_shared else []
+        jobs += second.take(builder, None if bulk_leads else next_bulk_at) if is_shared else []
         self._packs_without_bulk = 0 if is_shared or not bulk else self._packs_without_bulk + 1
         self._running_tokens = builder.num_tokens
         self._changed()

@@ -173,6 +173,28 @@ def test_waiting_for_a_beginning_lets_no_deadline_pass() -> None:
     run(test)
 
 
+def test_bulk_that_waits_may_have_to_wait_until_it_leads_and_lets_no_deadline_pass() -> None:
+    async def test() -> None:
+        packing = Packing(pack_tokens=2 * len(SYSTEM))
+        first, second, third = behind(SYSTEM, 3)
+        packing.queue.measured(2 * len(SYSTEM), 10.0)
+        now = packing.clock()
+        deadlines = (None, now + 10.0 * (BULK_LEADS_AFTER + 1), now + 10.0 * (BULK_LEADS_AFTER + 1) + 1.0)
+        early, soon, late = (
+            packing.admit(prompt, priority="bulk", deadline=deadline)[0]
+            for prompt, deadline in zip((first[-400:], second[-400:], third[-400:]), deadlines, strict=True)
+        )
+        assert packing.take() == [early, soon]
+        packs = []
+        for number in range(BULK_LEADS_AFTER + 1):
+            packing.clock.now += 10.0
+            packing.admit(f"{number} short", deadline=packing.clock() + 1.0)
+            packs.append(packing.take())
+        assert [late in pack for pack in packs] == [False] * BULK_LEADS_AFTER + [True]
+
+    run(test)
+
+
 def test_no_deadline_is_waited_for_where_no_speed_is_known() -> None:
     async def test() -> None:
         packing = Packing()
