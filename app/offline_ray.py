@@ -21,7 +21,7 @@ from app.domain import Truncation
 from app.errors import ArmoserveError, InvalidSetting
 from app.main import load_engine, weights_revision
 from app.offline import answers_of
-from app.offline_run import Counts, begin, check_parts, owned, part_of, write_part
+from app.offline_run import Counts, begin, check_dtype, check_parts, owned, part_of, write_part
 from app.offline_shards import Shard, ShardReader, find_inputs, plan_inputs
 from app.settings import Settings, keep_usage_to_ourselves, num_torchrun_processes
 
@@ -61,6 +61,7 @@ class ShardScorer:
         self._engine = load_engine(settings)
         if self._engine.info.revision != revision:
             raise InvalidSetting(f"a replica has the weights {self._engine.info.revision}, the run has {revision}")
+        check_dtype(Path(output), self._engine.info.precision)
         self._settings = settings
         self._output = Path(output)
         self._truncation = truncation

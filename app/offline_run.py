@@ -1,6 +1,7 @@
 """The folder of a bulk run: what the run is, and one file per finished shard. Knows no model and no Ray.
 
     run.json             weights, options, inputs: what must be the same whenever the run goes on
+    run.dtype.float32    in which numbers its replicas compute; empty
     part-000000.jsonl    the answers to shard 0, there only when all of them are
 
 A run may be killed at any time: a shard's answers are written elsewhere and renamed once they are on the disk.
@@ -21,6 +22,8 @@ from app.offline_shards import InputFile, Shard
 
 RUN_FILE: Final = "run.json"
 LOCK_FILE: Final = "run.lock"
+DTYPE_FILE: Final = "run.dtype."
+"""And the dtype."""
 FORMAT: Final = 1
 ERROR_MARK: Final = b',"error":{"type":'
 """Inside a text its quotes would be escaped."""
@@ -84,6 +87,20 @@ def begin(folder: Path, revision: str, options: Mapping[str, Any], inputs: Seque
             f"--output {folder} holds another run and cannot be gone on with: {'; '.join(differences[:4])}. "
             "Run with what it began with, or choose an empty folder"
         )
+
+
+def check_dtype(folder: Path, dtype: str) -> None:
+    """See that a replica computes in the numbers of the first one: `auto` may be others on another machine.
+
+    Raises:
+        InvalidSetting: it does not.
+    """
+    own = folder / f"{DTYPE_FILE}{dtype}"
+    for _ in range(2):  # again, for two that begin at once
+        others = [path.name.removeprefix(DTYPE_FILE) for path in folder.glob(f"{DTYPE_FILE}*") if path != own]
+        if others:
+            raise InvalidSetting(f"a replica computes in {dtype}, the run in {others[0]}; allowed: the same dtype")
+        own.touch()
 
 
 def part_of(folder: Path, shard: Shard) -> Path:

@@ -7,8 +7,12 @@ from typing import Any
 import pytest
 
 from app.errors import ArmoserveError, InvalidSetting
+from app.main import load_engine
+from app.offline_ray import ShardScorer
 from app.offline_run import Counts, begin, check_parts, owned, part_of, write_part
 from app.offline_shards import InputFile, Shard
+from app.settings import read_settings
+from tests.checkpoints import write_own_folder
 
 SHARDS = tuple(Shard(number, "/x.jsonl", "x.jsonl", 1 + 2 * number, 0, 1, 2) for number in range(2))
 INPUT = InputFile("x.jsonl", "digest", SHARDS)
@@ -36,6 +40,22 @@ def test_another_run_is_refused(
     begin(tmp_path, "r1", {"dtype": "auto"}, [INPUT])
     with pytest.raises(InvalidSetting, match=said):
         begin(tmp_path, revision, options, inputs)
+
+
+def test_replicas_compute_in_the_numbers_of_the_first(tmp_path: Path) -> None:
+    weights = write_own_folder(tmp_path / "weights")
+    engine = load_engine(read_settings({"weights": str(weights), "device": "cpu"}))
+    (tmp_path / "run").mkdir()
+
+    def replica(dtype: str) -> ShardScorer:
+        settings = read_settings({"weights": str(weights), "device": "cpu", "dtype": dtype})
+        return ShardScorer(settings, str(tmp_path / "run"), "never", engine.info.revision)
+
+    for _ in range(2):
+        replica("float32")
+    with pytest.raises(InvalidSetting, match="a replica computes in bfloat16, the run in float32"):
+        replica("bfloat16")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.dtype.float32"]
 
 
 def test_what_describes_no_run_is_refused(tmp_path: Path) -> None:
