@@ -68,6 +68,12 @@ def test_keys_reach_the_server_as_a_file_alone(render: Render) -> None:
     assert render().one("ConfigMap")["data"]["ARMOSERVE_API_KEYS_FILE"] == ""
 
 
+def test_an_engine_that_hangs_is_not_given_the_time_of_a_drain(render: Render) -> None:
+    server = render({}).server
+    assert server["livenessProbe"]["terminationGracePeriodSeconds"] == 10
+    assert "terminationGracePeriodSeconds" not in server["readinessProbe"]
+
+
 def test_probes_ask_routes_that_there_are_and_that_are_open(render: Render) -> None:
     release = render({"settings": {"metrics_auth": True}, "apiKeys": {"keys": ["one"]}})
     asked = {kind: release.server[f"{kind}Probe"]["httpGet"] for kind in ("startup", "readiness", "liveness")}

@@ -111,6 +111,8 @@ readinessProbe:
   failureThreshold: 3
 livenessProbe:
   httpGet: {path: /livez, port: http}
+  # An engine that hangs finishes nothing, so there is no drain to wait for.
+  terminationGracePeriodSeconds: 10
   periodSeconds: {{ mul .Values.probes.periodSeconds 2 }}
   timeoutSeconds: {{ .Values.probes.timeoutSeconds }}
   failureThreshold: 3
