@@ -4,6 +4,7 @@ The engine is held by a request of its own while the burst arrives. One of the t
 intensity prefix that is read and stripped: what is left is the prompt of the other two.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import app.main
 from app.packing import Pack
 from tests.api.real_weights import DEFAULT_WEIGHTS, HeldEngine, serving_with_heads
 from tests.api.serving import Served, wait_until
@@ -103,8 +105,11 @@ class Bench:
 def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     scratch, held = tmp_path_factory.mktemp("bench"), HeldEngine()
     folder = DEFAULT_WEIGHTS if request.param == "weights/default" else write_own_folder(scratch / "own")
-    with serving_with_heads(folder, scratch, held, prefix_cache_bytes="0") as served:
-        yield Bench(served, held)
+    with pytest.MonkeyPatch.context() as patch:
+        # The engine looks slow while it is held, and would get packs that are too small for a burst.
+        patch.setattr(app.main, "PACK_SECONDS", math.inf)
+        with serving_with_heads(folder, scratch, held, prefix_cache_bytes="0") as served:
+            yield Bench(served, held)
 
 
 def assert_adds_up(burst: Burst, computed: int, logical_prompt: int, response: int) -> None:
