@@ -16,23 +16,10 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModel
 
+from benchmarks.decoder_configs import FAMILIES, TINY
 from tests.small_tokenizers import write_small_tokenizer
 
 Tensors = dict[str, torch.Tensor]
-
-FAMILIES: Final[Mapping[str, Mapping[str, Any]]] = {
-    "llama": {"architecture": "Llama"},
-    "mistral": {"architecture": "Mistral", "sliding_window": 24},
-    "qwen2": {"architecture": "Qwen2", "use_sliding_window": True, "sliding_window": 24, "max_window_layers": 1},
-    "qwen3": {"architecture": "Qwen3", "use_sliding_window": True, "sliding_window": 24, "max_window_layers": 1},
-    "gemma2": {
-        "architecture": "Gemma2",
-        "sliding_window": 24,
-        "query_pre_attn_scalar": 40,
-        "attn_logit_softcapping": 5.0,
-    },
-}
-"""Windows far shorter than a conversation, soft caps within reach of the logits, a query scale unlike the default."""
 
 ARMORM_OBJECTIVES: Final = 19
 INTENSITY_HEADS: Final = {"helpfulness": 5, "honesty": 3, "harmless": 2}
@@ -40,23 +27,16 @@ INTENSITY_HEADS: Final = {"helpfulness": 5, "honesty": 3, "harmless": 2}
 
 def backbone_config(family: str, vocabulary: int, **changes: Any) -> dict[str, Any]:
     """Return the entries of a config.json that describe a tiny decoder."""
-    family_keys = {key: value for key, value in FAMILIES[family].items() if key != "architecture"}
     config = {
         "model_type": family,
+        **TINY,
         "vocab_size": vocabulary,
-        "hidden_size": 64,
-        "intermediate_size": 112,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 16,
-        "max_position_embeddings": 8192,
         "rms_norm_eps": 1e-5,
         "bos_token_id": None,
         "eos_token_id": None,
         "pad_token_id": vocabulary - 1,
     }
-    return config | family_keys | changes
+    return config | dict(FAMILIES[family]) | changes
 
 
 def random_backbone(config: Mapping[str, Any], seed: int) -> Tensors:
@@ -162,7 +142,7 @@ def write_classifier(
     vocabulary = write_tokenizer(folder, tokenizer)
     labels = {str(index): f"LABEL_{index}" for index in range(num_labels)}
     config = backbone_config(family, vocabulary) | {
-        "architectures": [f"{FAMILIES[family]['architecture']}ForSequenceClassification"],
+        "architectures": [f"{family.capitalize()}ForSequenceClassification"],
         "id2label": labels,
         "label2id": {label: int(index) for index, label in labels.items()},
     }

@@ -5,8 +5,8 @@ import json
 import shutil
 import socket
 import subprocess
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +19,15 @@ START_SECONDS: Final = 60
 @asynccontextmanager
 async def prometheus(folder: Path, target: str) -> AsyncIterator[httpx.AsyncClient]:
     """Scrape HOST:PORT until the block ends; yields a client of the API."""
+    with started(folder, target, SCRAPE_SECONDS) as url:
+        async with httpx.AsyncClient(base_url=url, timeout=START_SECONDS) as client:
+            await _wait_ready(client)
+            yield client
+
+
+@contextmanager
+def started(folder: Path, target: str, scrape_seconds: int) -> Iterator[str]:
+    """Run a Prometheus that scrapes HOST:PORT until the block ends; yields its URL, which may not answer yet."""
     program = shutil.which("prometheus")
     if program is None:
         raise SystemExit("prometheus is not installed")
@@ -26,14 +35,12 @@ async def prometheus(folder: Path, target: str) -> AsyncIterator[httpx.AsyncClie
         address = f"127.0.0.1:{free.getsockname()[1]}"
     scrape = {"job_name": "armoserve", "static_configs": [{"targets": [target]}]}
     config = folder / "prometheus.yml"  # JSON is YAML
-    config.write_text(json.dumps({"global": {"scrape_interval": f"{SCRAPE_SECONDS}s"}, "scrape_configs": [scrape]}))
+    config.write_text(json.dumps({"global": {"scrape_interval": f"{scrape_seconds}s"}, "scrape_configs": [scrape]}))
     flags = [f"--config.file={config}", f"--web.listen-address={address}", f"--storage.tsdb.path={folder / 'data'}"]
     with (folder / "prometheus.log").open("wb") as log:
         process = subprocess.Popen([program, *flags], stdout=log, stderr=log)  # noqa: S603 - fixed arguments
     try:
-        async with httpx.AsyncClient(base_url=f"http://{address}", timeout=START_SECONDS) as client:
-            await _wait_ready(client)
-            yield client
+        yield f"http://{address}"
     finally:
         process.kill()
         process.wait()

@@ -1,8 +1,6 @@
 """Every metric, scraped by a real Prometheus and read back over its API."""
 
-import json
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +12,7 @@ import pytest
 
 from app.serving.drift import WINDOW_SCORES
 from app.serving.metrics import METRICS
+from benchmarks.dashboard.prometheus import started
 from tests.api.fake_engine import NAN
 from tests.end_to_end.processes import ServerProcess, server_process, wait_until
 
@@ -28,20 +27,11 @@ pytestmark = pytest.mark.skipif(PROMETHEUS is None, reason="prometheus is not in
 @contextmanager
 def prometheus(folder: Path, target: str) -> Iterator[httpx.Client]:
     """Scrape a target every second, until the block ends."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    scrape = {"job_name": "armoserve", "static_configs": [{"targets": [target.removeprefix("http://")]}]}
-    config = folder / "prometheus.yml"  # JSON is YAML
-    config.write_text(json.dumps({"global": {"scrape_interval": "1s"}, "scrape_configs": [scrape]}))
-    flags = [f"--config.file={config}", f"--web.listen-address={address}", f"--storage.tsdb.path={folder / 'data'}"]
-    with (folder / "prometheus.log").open("wb") as log:
-        process = subprocess.Popen([str(PROMETHEUS), *flags], stdout=log, stderr=subprocess.STDOUT)
-    try:
-        with httpx.Client(base_url=f"http://{address}/api/v1", timeout=30) as client:
-            yield client
-    finally:
-        process.kill()
-        process.wait()
+    with (
+        started(folder, target.removeprefix("http://"), scrape_seconds=1) as url,
+        httpx.Client(base_url=f"{url}/api/v1", timeout=30) as client,
+    ):
+        yield client
 
 
 def query(client: httpx.Client, expression: str) -> list[dict[str, Any]]:

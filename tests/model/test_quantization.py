@@ -16,7 +16,8 @@ from app.model.quantization import Int8Linear, Nf4Linear, check_quantization, nu
 from app.model.reward_model import RewardModel
 from app.model.weights import load_reward_model
 from app.pack_builder import PackBuilder, pack_of
-from tests.checkpoints import FAMILIES, save_tensors, write_armorm, write_classifier, write_moslim_heads
+from benchmarks.decoder_configs import FAMILIES
+from tests.checkpoints import save_tensors, write_armorm, write_classifier, write_moslim_heads
 from tests.equivalence.reference import read_tensors
 
 CPU = torch.device("cpu")
